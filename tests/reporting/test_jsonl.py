@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.errors import CheckpointError
-from bigmodel.reporting.jsonl import JsonLines, damaged_lines
+from bigmodel.reporting.jsonl import JsonLines, damaged_lines, read_records
 from tests.reporting import facts
 
 
@@ -138,3 +138,12 @@ def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
     assert "1 damaged lines are skipped" in str(told)
     assert path.read_text() == line * 100_000
     assert most < size / 2
+
+
+def test_records_are_read_again(tmp_path: Path) -> None:
+    lines = ['{"epoch": 1, "step": 2, "val/loss": null}', "no record", '{"epoch": 2, "step": 4, "val/lo']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    (record,) = read_records(tmp_path)
+    assert math.isnan(record.pop("val/loss"))
+    assert record == {"epoch": 1, "step": 2}
+    assert read_records(tmp_path / "nowhere") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,21 @@ class JsonLines(Sink):
             file.close()
         except OSError as error:
             raise disk.write_error(self._path, error, 0) from error
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The records of a run, in their order; none if there is no file. Null becomes NaN, and lines that
+    cannot be read are left out."""
+    try:
+        check_regular(folder / NAME)
+        lines = (folder / NAME).read_bytes().splitlines(keepends=True)
+    except OSError:
+        return []
+    records = (json.loads(line) for line in lines if _is_record(line, sys.maxsize))
+    return [
+        {name: math.nan if value is None else value for name, value in record.items()}
+        for record in records
+    ]
 
 
 def damaged_lines(folder: Path) -> str | None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from bigmodel.errors import counted
 from bigmodel.reporting.formatting import duration, figure, shown_path
+from bigmodel.reporting.html_text import LIGHT, STYLE, html_text, variables
 from bigmodel.reporting.leaderboard_cells import group_cells
 from bigmodel.reporting.leaderboard_words import cautions, verdict
-from bigmodel.reporting.sweep_pictures import Curve, html_text, pictures
+from bigmodel.reporting.sweep_pictures import Curve, pictures
 from bigmodel.sweeps.groups import Grouping, group
 from bigmodel.sweeps.leaderboard import Board, changed_keys
 
@@ -107,27 +108,19 @@ def _figures(heading: str, drawn: Sequence[Any]) -> str:
     return f"<h3>{html_text(heading)}</h3>{inner}"
 
 
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1c1f23; background: #fff; margin: 2rem auto;
-       max-width: 1180px; padding: 0 1.2rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.3rem; margin-top: 2.2rem; border-bottom: 1px solid #d8dce1; padding-bottom: .3rem; }
-h3 { font-size: 1.05rem; margin: 1.8rem 0 .5rem; }
-small { color: #68707a; font-weight: normal; font-size: .85rem; }
-.wide { overflow: auto; max-height: 36rem; border: 1px solid #e3e6ea; border-radius: 6px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; width: 100%; }
-th { position: sticky; top: 0; background: #f4f6f8; text-align: left; cursor: pointer;
-     white-space: nowrap; }
-th, td { padding: .32rem .7rem; border-bottom: 1px solid #eceff2; vertical-align: top; }
-td { white-space: nowrap; }
+# Plotly's pictures are light: so is the page, whatever the reader has.
+_STYLE = (
+    f":root {{ color-scheme: light; {variables(LIGHT)} }}{STYLE}"
+    + """
+th { cursor: pointer; }
 td.error { white-space: normal; min-width: 30rem; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(430px, 1fr)); gap: 1rem; }
 tbody tr:first-child td { font-weight: 600; }
-tbody tr:hover { background: #f7f9fb; }
-tr.failed { color: #b3261e; }
+tbody tr:hover { background: var(--shade); }
+tr.failed { color: var(--bad); }
 tr.stopped, tr.pruned, tr.running, tr.waiting { color: #8a6100; }
-.verdict { background: #eef4fb; border-left: 4px solid #3b78b8; padding: .6rem .9rem; margin: .8rem 0; }
 """
+)
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -6,10 +6,10 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from bigmodel.reporting.formatting import figure
+from bigmodel.reporting.html_text import html_text
 from bigmodel.runtime.escaping import escape_line
 from bigmodel.sweeps.groups import REPEATS
 from bigmodel.sweeps.jobs import in_one_line
@@ -27,11 +27,6 @@ _MOST_LABELLED = 8
 """Cells in a row that have their figure in them."""
 _MOST_KEYS = 6
 """Keys of which each pair has its cells."""
-
-
-def html_text(text: str) -> str:
-    """A text for a page, or for plotly, which takes HTML in most of its labels."""
-    return escape(escape_line(text))
 
 
 def pictures(board: Board, curve: Curve) -> list[tuple[str, list[Any]]]:

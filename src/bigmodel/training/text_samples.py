@@ -95,6 +95,14 @@ class TextSampler:
             return {"bleu": bleu([p.text for p in pairs], [p.truth for p in pairs])}, pairs[:SAMPLES]
         return {}, self._continuations(model, part) if samples and isinstance(part, Windows) else []
 
+    def examples(self, model: Model, name: PartName) -> list[GeneratedText]:
+        """A few texts generated from a part, to read: continuations, or greedy translations."""
+        part = self.dataset.part(name)
+        if isinstance(part, TextPairs):
+            count = min(SAMPLES, len(part))
+            return self._translations(model, part, count, 1, lambda: None, AT_ONCE, ALONE)
+        return self._continuations(model, part) if isinstance(part, Windows) else []
+
     def _continuations(self, model: Model, part: Windows) -> list[GeneratedText]:
         """The beginnings of a few windows, spread over the part, and how the model goes on."""
         places = torch.arange(min(SAMPLES, len(part))) * (len(part) // min(SAMPLES, len(part)))

@@ -225,3 +225,27 @@ def test_a_column_that_seems_to_hold_many_words_may_hold_few():
     ids = pa.chunked_array([pa.array([*spelt, *spelt[:8], "x"])])
     found = CategoryColumn.fit("c", ids, np.arange(49), 1000, 2, False)
     assert len(found.values) == 20
+
+
+def test_a_sample_is_shown_in_the_terms_of_its_table(tmp_path):
+    """Also by a reader that went through a checkpoint; numbers as far as float32 holds them."""
+    rows = [
+        {
+            "area": "" if i % 5 == 4 else i / 4,
+            "city": ("Rome", "", "Oslo")[i % 3],
+            "on": f"2024-0{1 + i % 9}-11",
+            "y": i % 7,
+        }
+        for i in range(40)
+    ]
+    dataset = built(written(tmp_path / "t.csv", rows))
+    reader = from_plain(to_plain(dataset.reader))
+    read = reader.read(tmp_path / "t.csv", with_targets=False).part
+    for index in (0, 4, 5):
+        cells = reader.cells(read.inputs[index])
+        assert cells["area"] == ("(missing)" if index == 4 else f"{index / 4:g}")
+        assert cells["city"] == (("Rome", "(missing)", "Oslo")[index % 3])
+        assert cells["on (month)"] == str(1 + index % 9)
+    other = written(tmp_path / "new.csv", [rows[0] | {"city": "Paris"}])
+    (inputs,) = reader.read(other, with_targets=False).part.inputs
+    assert reader.cells(inputs)["city"] == "(not in training)"

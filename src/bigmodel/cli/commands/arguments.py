@@ -18,6 +18,7 @@ RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in
   bigmodel predict outputs/2026-11-23/10-15-02 --input new.csv --output predictions.csv
   bigmodel predict outputs/2026-11-23/10-15-02 --prompt "ROMEO:" --temperature 0.8
   bigmodel export outputs/2026-11-23/10-15-02 --output model.onnx
+  bigmodel report outputs/2026-11-23/10-15-02 --output report.html
 
 compare takes the folders of sweeps, and of runs:
 
@@ -73,7 +74,7 @@ def _as_option(setting: re.Match[str]) -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog="bigmodel",
-        description="Trains networks, and evaluates, applies, exports and compares trained ones.",
+        description="Trains networks, and evaluates, applies, exports, shows and compares trained ones.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -88,8 +89,12 @@ def _parser() -> Parser:
 
 
 def _of_a_run(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint in it")
+    _loading(parser)
+
+
+def _loading(parser: Parser) -> None:
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run's folder, or a checkpoint in it")
     add(
         "--weights",
         choices=["best", "last"],
@@ -179,6 +184,25 @@ def _export(parser: Parser) -> None:
     add("--force", action="store_true", help="replace an existing file")
 
 
+def _report(parser: Parser) -> None:
+    help_text = "a run's folder, or a checkpoint in it; several are shown side by side"
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=help_text)
+    _loading(parser)
+    add = parser.add_argument
+    add(
+        "--output", metavar="FILE", help="the page to write: one .html file that holds all that it shows"
+    )
+    add("--png", metavar="FOLDER", help="a folder for the figures alone, as .png files")
+    add("--force", action="store_true", help="replace existing files")
+    add(
+        "--data",
+        metavar="PATH",
+        help="new data with its targets, to evaluate on (default: the run's test set, or its validation"
+        " set if it has none)",
+    )
+    _reading(add)
+
+
 def _compare(parser: Parser) -> None:
     add = parser.add_argument
     add("folders", metavar="FOLDER", nargs="+", help="a sweep's folder, a run's, or one that holds such")
@@ -217,6 +241,7 @@ _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
     "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),
     "predict": (_predict, "Predicts for new data with a run's model, or writes text with it."),
     "export": (_export, "Exports a run's model, with its preprocessing, for other programs."),
+    "report": (_report, "Writes a page on one or several runs: curves, figures, mistakes, settings."),
     "compare": (_compare, "Ranks the jobs of sweeps, and says whether the best is more than lucky."),
 }
 

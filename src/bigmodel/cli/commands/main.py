@@ -20,7 +20,13 @@ from bigmodel.runtime import caches, progress_messages, standard_streams
 from bigmodel.runtime.escaping import escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
 
-_DOING = {"eval": "Evaluating", "predict": "Predicting", "export": "Exporting", "compare": "Reading"}
+_DOING = {
+    "eval": "Evaluating",
+    "predict": "Predicting",
+    "export": "Exporting",
+    "report": "Reporting",
+    "compare": "Reading",
+}
 
 
 def main(signals: Signals | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,9 @@ from bigmodel.data.tabular.numeric import MAX_EXACT_INTEGER, MAX_FLOAT32, parse_
 from bigmodel.data.tabular.type_inference import MAX_INVALID, NONE_INVALID, InvalidCells, invalid_values
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
+
+MISSING = "(missing)"
+"""A cell without a value, where samples are shown."""
 
 RowIndex = NDArray[np.int64]
 """Indices of rows of a table."""
@@ -63,6 +66,11 @@ class Scale(Config):
         values -= self.mean
         values /= self.std
         return values
+
+    def cell(self, value: float) -> str:
+        """A standardised value in its own unit, with the digits that float32 holds of its deviation."""
+        digits = 5 - math.floor(math.log10(self.std)) if self.std > 0 else 5
+        return f"{round(value * self.std + self.mean, max(0, digits)) + 0.0:.10g}"  # no -0
 
 
 class ExcludedColumn(NamedTuple):
@@ -205,6 +213,10 @@ class NumberColumn(MeasuredColumn):
         known = invalid.known + int(np.count_nonzero(large))
         return NewCells(invalid=replace(invalid, known=known))
 
+    def cells(self, values: Sequence[float]) -> dict[str, str]:
+        """The cell that gives these model inputs, by name."""
+        return {self.name: MISSING if self.flag and values[1] else self.scale.cell(values[0])}
+
 
 class DateColumn(MeasuredColumn):
     """A column of dates, times of day or durations, whose model inputs are `CALENDAR_PARTS`.
@@ -288,6 +300,12 @@ class DateColumn(MeasuredColumn):
         invalid = InvalidCells.of(column, cells.invalid, cells.filled, first, self.invalid)
         return NewCells(invalid=invalid)
 
+    def cells(self, values: Sequence[float]) -> dict[str, str]:
+        """See `NumberColumn.cells`: the parts of the date."""
+        missing = self.flag and values[-1]
+        parts = zip(self.outputs, self.parts.values(), values, strict=False)
+        return {name: MISSING if missing else scale.cell(value) for (name, _), scale, value in parts}
+
 
 class CategoryColumn(FittedState):
     """A column of categories.
@@ -347,6 +365,12 @@ class CategoryColumn(FittedState):
         places, aliases = spelling_variants.index_of_values(text_values(column), self.values)
         out[:, 0] = pc.add(pc.fill_null(places, -1), 1).to_numpy()
         return NewCells(int(places.null_count), aliases=aliases)
+
+    def cells(self, values: Sequence[float]) -> dict[str, str]:
+        """See `NumberColumn.cells`."""
+        place = int(values[0])
+        value = self.values[place - 1] if place else "(not in training)"
+        return {self.name: MISSING if value is None else value}
 
 
 def _too_many_values(different: int, rows: int) -> ExcludedColumn:

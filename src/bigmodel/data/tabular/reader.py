@@ -117,6 +117,22 @@ class TableReader(Reader):
         left_out = {"no target": table.num_rows - len(kept)}
         return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, new_cells)
 
+    def cells(self, inputs: Tensor) -> dict[str, str]:
+        """A sample in the table's own terms: the text of each cell, by column, as a model reads it.
+
+        Missing numbers are shown as missing if training had any, else as what they were filled with.
+
+        Args:
+            inputs: of one sample, (count,).
+        """
+        shown: dict[str, str] = {}
+        values = inputs.tolist()
+        for fitted in self.columns:
+            size = len(fitted.outputs)
+            shown |= fitted.cells(values[:size])
+            values = values[size:]
+        return shown
+
     def inputs(self, table: Table, order: RowIndex | None = None) -> tuple[Tensor, dict[str, NewCells]]:
         """The rows of a table as inputs, (rows, count) float32, and cells unlike those of training.
 

@@ -1,0 +1,136 @@
+"""What a report tells of a model's predictions of held-out data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bigmodel.build.header import describe_loss
+from bigmodel.cli.commands.eval import EvalData
+from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.data.base import SET_NAMES
+from bigmodel.data.media.audio import AudioSettings
+from bigmodel.errors import DIVERGED, UndefinedError, counted
+from bigmodel.metrics import defined, metrics_for, undefined_reasons
+from bigmodel.models.base import Writer
+from bigmodel.reporting.formatting import figure
+from bigmodel.reporting.report import held_out, samples
+from bigmodel.reporting.report.content import Block, Exhibit, Exhibits, Facts, Note, RunReport, Table
+from bigmodel.spec import NextTokens, Values
+from bigmodel.training.outputs import model_outputs
+from bigmodel.training.text_samples import TextSampler
+
+_CHUNK = 1 << 16  # samples whose figures are computed at a time
+
+
+def add_evaluation(
+    report: RunReport, loaded: LoadedRun, data: EvalData, batch_size: int | None, exhibits: int
+) -> None:
+    """Adds what predictions show; for texts, what the model writes.
+
+    Args:
+        report: what is added to.
+        loaded: the run.
+        data: held-out samples.
+        batch_size: samples computed at once; None chooses.
+        exhibits: the most mistakes that are shown.
+    """
+    part, target = data.dataset.part(data.part), data.dataset.spec.target
+    if isinstance(target, NextTokens):
+        _add_texts(report, loaded, data)
+        return
+    outputs = model_outputs(loaded.model, part, data.dataset.preprocessing, loaded.runtime, batch_size)
+    targets = part.take(slice(0, len(part)))[1].cpu()
+    known = defined(outputs, target)
+    heading = f"On {data.source}"
+    rows = [("Samples", f"{len(part):,}"), ("Loss", describe_loss(loaded.loss(), target))]
+    if not known.all():
+        lost = counted(int((~known).sum()), "sample")
+        report.add(
+            heading, Facts(rows), Note(f"The model gives NaN or infinity for {lost}. {DIVERGED}", True)
+        )
+        if not known.any():
+            return
+    else:
+        figures = _figures(loaded, outputs, targets)
+        reasons = undefined_reasons(figures)
+        table = Table(
+            ["", "value"], [[name, _figure(value)] for name, value in figures.items()], frozenset({1})
+        )
+        reasons_shown = [Note(f"{name} is not defined: {why}.") for name, why in reasons.items()]
+        report.add(heading, Facts(rows), table, *reasons_shown)
+    places = known.nonzero()[:, 0]
+    report.sections += held_out.sections(outputs[known], targets[known], target)
+    mistakes = held_out.worst(outputs[known], targets[known], target, exhibits)
+    report.add("The worst mistakes", *_mistakes(loaded, data, mistakes, places))
+
+
+def _figures(loaded: LoadedRun, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    """Loss and metrics, from outputs that are there already."""
+    device, loss = loaded.runtime.device, loaded.loss().eval()
+    metrics = metrics_for(loaded.preprocessing.spec.target, device)
+    total, weight = torch.zeros((), device=device), torch.zeros((), device=device)
+    with torch.inference_mode():
+        for first in range(0, len(outputs), _CHUNK):
+            own, true = (each[first : first + _CHUNK].to(device) for each in (outputs, targets))
+            total, weight = total + loss(own, true), weight + loss.normaliser(true)
+            metrics.update(own, true)
+    return {"loss": float(total / weight), **metrics.compute()}
+
+
+def _mistakes(
+    loaded: LoadedRun, data: EvalData, mistakes: Sequence[held_out.Mistake], places: Tensor
+) -> list[Block]:
+    target = data.dataset.spec.target
+    if not mistakes:
+        return [Note(f"There are none: every prediction for {data.source} is right.")]
+    set_places = [replace(mistake, index=int(places[mistake.index])) for mistake in mistakes]
+    part = data.dataset.part(data.part)
+    index = torch.tensor([mistake.index for mistake in set_places])
+    inputs = [part.take(one[None].to(part.device))[0][0].cpu() for one in index]
+    shown = _shown(loaded, data)
+    what = "the largest errors" if isinstance(target, Values) else "the least probability of the truth"
+    words = f"Those with {what} come first. Samples and rows are counted from 0."
+    return [Note(words), shown.mistakes(inputs, set_places)]
+
+
+def _shown(loaded: LoadedRun, data: EvalData) -> samples.Shown:
+    dataset, reader = data.dataset, loaded.preprocessing.reader
+    settings = getattr(reader, "settings", None)
+    audio = settings if isinstance(settings, AudioSettings) else None
+    names: Sequence[str] = ()
+    if data.part == "val" and data.path is None:
+        rows = dataset.val_rows
+        names = dataset.val_files or ([] if rows is None else [f"row {row}" for row in rows.tolist()])
+    raw = audio is not None and audio.form == "raw"
+    return samples.Shown(
+        dataset.spec.input, reader, spectrogram=audio is not None and not raw, waveform=raw, names=names
+    )
+
+
+def _add_texts(report: RunReport, loaded: LoadedRun, data: EvalData) -> None:
+    sampler = TextSampler.of(data.dataset, loaded.model, loaded.runtime.device, 0, 1)
+    if sampler is None:
+        return
+    assert isinstance(loaded.model, Writer)
+    try:
+        texts = sampler.examples(loaded.model, data.part)
+    except UndefinedError as error:
+        report.add("Generated texts", Note(str(error), warning=True))
+        return
+    exhibits = []
+    for each in texts:
+        lines = [("after" if not each.truth else "source", samples.cut(each.prompt))]
+        lines += [("reference", samples.cut(each.truth))] if each.truth else []
+        exhibits.append(Exhibit("", lines, text=samples.cut(each.text, 1000)))
+    if exhibits:
+        words = f"Written by the model for texts of the {SET_NAMES[data.part]} set."
+        report.add("Generated texts", Note(words), Exhibits(exhibits))
+
+
+def _figure(value: float) -> str:
+    return figure(value) if math.isfinite(value) else "–"

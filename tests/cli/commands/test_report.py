@@ -1,0 +1,271 @@
+"""`bigmodel report`: one page that holds what a run is, safe and the same each time."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from bigmodel.cli.commands.report import distinct_names
+from bigmodel.reporting.report import held_out
+from bigmodel.reporting.report.held_out import Mistake
+from bigmodel.training.loop import fit
+from tests.cli.commands.cli import Bigmodel
+from tests.cli.commands.conftest import SETTINGS, Run
+from tests.small_runs import built
+
+EVIL = "<script>alert('1')</script>"
+LARGEST = 5_000_000
+
+
+class Parts(HTMLParser):
+    """What a browser finds: tags, headings, addresses, texts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.headings: list[str] = []
+        self.addresses: list[str] = []
+        self.images: list[str | None] = []
+        self.texts: list[str] = []
+        self._open = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        named = dict(attrs)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag == "img":
+            self.images.append(named.get("alt"))
+        self._open = tag
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "h2":
+            self.headings.append(data)
+        if self._open != "style" and data.strip():
+            self.texts.append(data.strip())
+
+
+TAGS = {
+    *("html", "head", "meta", "title", "style", "body", "h1", "h2", "section", "small", "p", "dl", "dt"),
+    *("dd", "pre", "table", "thead", "tbody", "tr", "th", "td", "div", "span", "figure", "figcaption"),
+    *("img", "svg", "desc", "path", "rect", "text", "details", "summary", "blockquote"),
+}
+EXPECTED = {
+    "classes": ["Which class is taken for which", "Each class", "Ranking: ROC, precision and recall"],
+    "flags": ["Each label", "Ranking: ROC, precision and recall", "Calibration"],
+    "values": ["Residuals"],
+    "table": ["Residuals"],
+    "text": ["Generated texts"],
+    "pieces": ["Generated texts"],
+    "pairs": ["Generated texts"],
+}
+"""Headings of a run's page; other runs are classifications."""
+
+
+def with_records(run: Path, folder: Path) -> Path:
+    """A copy of a run, with figures of two epochs."""
+    shutil.copytree(run, folder)
+    records = (
+        {"epoch": 1, "step": 6, "train/loss": 2.0, "val/loss": 3.0, "val/accuracy": None},
+        {"epoch": 2, "step": 12, "train/loss": 1.0, "val/loss": 1.5, "val/accuracy": 0.5},
+    )
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return folder
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_kind_of_run_has_a_page(bigmodel: Bigmodel, made: Run, tmp_path: Path, name: str) -> None:
+    page = tmp_path / "report.html"
+    said = bigmodel("report", made(name), "--output", page, "--device", "cpu")
+    assert said.status == 0, said.err
+    html = page.read_text(encoding="utf-8")
+    parts = Parts(html)
+    assert parts.tags <= TAGS
+    assert parts.headings[:2] == ["What was run", "Results"]
+    assert parts.headings[-1] == "Machine"
+    assert [h for h in EXPECTED.get(name, EXPECTED["classes"]) if h not in parts.headings] == []
+    assert len(html.encode()) < LARGEST
+    assert all(address.startswith("data:image/png;base64,") for address in parts.addresses)
+    assert all(parts.images)  # each has an alternative text
+    assert "http" not in re.sub(r'http-equiv="', "", html)
+    assert "On the training set" not in html
+    again = bigmodel("report", made(name), "--output", page, "--device", "cpu", "--force")
+    assert again.status == 0
+    assert page.read_text(encoding="utf-8") == html
+
+
+SHOWN = {
+    "images": "Picture: prediction",
+    "photos": "Picture: prediction",
+    "sounds": "Spectrogram: prediction",
+    "raw_sounds": "Waveform: prediction",
+    "sequences": "Values over time: prediction",
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_mistakes_are_shown_as_what_they_are(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mistakes = [Mistake(1, EVIL, "b"), Mistake(0, "a", "b")]  # whatever the run has learnt
+    monkeypatch.setattr(held_out, "worst", lambda *_: mistakes)
+    page = tmp_path / "report.html"
+    assert bigmodel("report", made(name), "--output", page, "--device", "cpu").status == 0
+    parts = Parts(page.read_text())
+    said = [text for text in (*filter(None, parts.images), *parts.texts) if text.startswith(SHOWN[name])]
+    assert len(said) == 2
+    assert said[0].startswith(f"{SHOWN[name]} {EVIL}, truth b, sample ")
+    assert parts.tags <= TAGS
+
+
+def test_rows_are_shown_in_the_terms_of_the_table(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert bigmodel("report", made("table"), "--output", page, "--device", "cpu").status == 0
+    texts = Parts(page.read_text()).texts
+    assert {"city", "area", "built (month)"} <= set(texts)
+    assert {"Paris", "New York", "(missing)"} & set(texts)
+    assert "On the test set of table" in texts
+
+
+def test_the_figures_are_those_of_eval(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    for name in ("classes", "flags", "table"):
+        assert bigmodel("report", made(name), "--output", page, "--device", "cpu", "--force").status == 0
+        told = bigmodel("eval", made(name), "--device", "cpu").out
+        figures = dict(re.findall(r"^(?:val|test)/(\w+) +(\S+)$", told, re.MULTILINE))
+        assert len(figures) > 2
+        rows = re.findall(r"<tr><td>([\w]+)</td><td class=n>([^<]*)</td></tr>", page.read_text())
+        assert dict(rows).items() >= figures.items()
+
+
+def test_what_comes_from_data_is_escaped(bigmodel: Bigmodel, tmp_path: Path) -> None:
+    rows = [f"{EVIL} {n % 5},{n % 7},{EVIL if n % 2 else 'b'}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["<b>name</b>,number,label", *rows]))
+    run, _ = built(
+        tmp_path / "run", {"data": {"name": "table", "path": str(tmp_path / "t.csv"), "target": "label"}}
+    )
+    (tmp_path / "run").mkdir()
+    fit(run)
+    hydra = tmp_path / "run" / ".hydra"
+    hydra.mkdir()
+    (hydra / "overrides.yaml").write_text("['data.path=<script>alert(1)</script>']")
+    (hydra / "config.yaml").write_text("model:\n  name: <script>\n")
+    (hydra / "hydra.yaml").write_text("hydra: {runtime: {cwd: '<img src=x>'}}")
+    page = tmp_path / "report.html"
+    said = bigmodel("report", tmp_path / "run", "--output", page, "--device", "cpu")
+    assert said.status == 0, said.err
+    parts = Parts(page.read_text())
+    assert parts.tags <= TAGS
+    assert parts.addresses == []
+    assert any(text.startswith("<script>") for text in parts.texts)
+    assert "bigmodel-train 'data.path=<script>alert(1)</script>'" in parts.texts
+
+
+def test_pictures_alone(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
+    run = with_records(made("classes"), tmp_path / "run")
+    said = bigmodel("report", run, "--png", folder, "--device", "cpu")
+    assert said.status == 0, said.err
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *("curve-loss.png", "curve-accuracy.png", "confusion.png", "roc.png"),
+        *("precision-recall.png", "calibration.png"),
+    }
+    assert said.err.endswith(f"Wrote {len(names)} pictures to {folder}\n")
+    again = bigmodel("report", made("classes"), "--png", folder, "--device", "cpu")
+    assert again.status == 1
+    assert "the folder is not empty" in again.err
+    assert bigmodel("report", made("classes"), "--png", folder, "--force", "--device", "cpu").status == 0
+
+
+def test_runs_are_side_by_side(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    runs = [with_records(made(name), tmp_path / name) for name in ("classes", "ema")]
+    said = bigmodel("report", *runs, "--output", page, "--png", tmp_path / "png", "--device", "cpu")
+    assert said.status == 0, said.err
+    parts = Parts(page.read_text())
+    names = distinct_names([str(run) for run in runs])
+    assert parts.headings[0] == "Side by side"
+    assert parts.headings.count("Calibration") == 2
+    table = parts.texts[parts.texts.index("Side by side") :]
+    assert table[1:4] == [*names, "outcome"]
+    assert {"curve-loss.png", "1-confusion.png", "2-confusion.png"} <= {
+        path.name for path in (tmp_path / "png").iterdir()
+    }
+
+
+def test_a_run_whose_data_is_gone_has_a_page(bigmodel: Bigmodel, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("\n".join(["x,y", *(f"{n % 7},{n % 5}.5" for n in range(60))]))
+    settings = {"data": {"name": "table", "path": str(tmp_path / "t.csv"), "target": "y"}}
+    run, _ = built(tmp_path / "run", settings)
+    (tmp_path / "run").mkdir()
+    fit(run)
+    (tmp_path / "t.csv").rename(tmp_path / "moved.csv")
+    page = tmp_path / "report.html"
+    words = ("report", tmp_path / "run", "--output", page, "--device", "cpu", "--force")
+    said = bigmodel(*words)
+    assert said.status == 0
+    assert "Not evaluated: " in said.err
+    assert "Residuals" not in Parts(page.read_text()).headings
+    said = bigmodel(*words, "--data", tmp_path / "moved.csv")
+    assert said.status == 0, said.err
+    assert f"On {tmp_path / 'moved.csv'}" in Parts(page.read_text()).headings
+    said = bigmodel(*words, "--data", tmp_path / "t.csv")  # what is asked for has to be there
+    assert said.status == 1
+
+
+def test_a_run_without_a_checkpoint_has_a_page(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    with_records(made("classes"), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    page = tmp_path / "report.html"
+    said = bigmodel("report", tmp_path / "run", "--output", page)
+    assert said.status == 0
+    assert "Not evaluated: " in said.err
+    parts = Parts(page.read_text())
+    assert {"Results", "Learning curves", "Held-out data", "Machine"} <= set(parts.headings)
+    assert "Calibration" not in parts.headings
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "report needs --output FILE, for a page, or --png FOLDER, for its figures."),
+        (["--output", "r.pdf"], "--output r.pdf: '.pdf' is not a supported type of file."),
+        (["--output", "no/r.html"], "--output no/r.html: there is no folder"),
+        (["--png", "no/figures"], "--png no/figures: there is no folder"),
+        (["--output", "r.html", "--wieghts", "best"], "Did you mean '--weights'?"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_input_is_one_message(
+    bigmodel: Bigmodel,
+    made: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    told: str,
+) -> None:
+    run = made("classes")
+    monkeypatch.chdir(tmp_path)
+    said = bigmodel("report", run, *words)
+    assert (said.status, said.out) == (1, "")
+    assert told in said.err
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_runs_are_refused(bigmodel: Bigmodel, tmp_path: Path) -> None:
+    said = bigmodel("report", *(tmp_path / str(n) for n in range(13)), "--output", tmp_path / "r.html")
+    assert said.status == 1
+    assert "report shows at most 12 runs, but there are 13." in said.err
+
+
+def test_names_tell_folders_apart() -> None:
+    assert distinct_names(["/a/b/c"]) == ["b/c"]
+    assert distinct_names(["/a/x/1/c", "/a/y/1/c"]) == ["x/1/c", "y/1/c"]
