@@ -198,9 +198,10 @@ def command_there(
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("BIGMODEL_CACHE", str(workplace / "cache"))
-    before = {kind: dict(one._entries) for kind, one in registry.REGISTRIES.items()}
+    every = registry.REGISTRIES | {"metrics": registry.metrics}
+    before = {kind: dict(one._entries) for kind, one in every.items()}
     yield command
-    for kind, one in registry.REGISTRIES.items():
+    for kind, one in every.items():
         one._entries = before[kind] | {n: e for n, e in one._entries.items() if one.is_builtin(n)}
     for name in pages.files():
         sys.modules.pop(Path(name).stem, None)

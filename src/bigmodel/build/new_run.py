@@ -101,6 +101,7 @@ def build_run(
     sample = first.inputs[:1]
     loss, model, layers, rows = _model(config, dataset, runtime, first)
     chosen_metrics = choose_metrics(config.metrics, dataset.spec.target)
+    rows += _rows("Warning", custom_parts.try_metrics(chosen_metrics))
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
     metrics |= chosen_metrics.directions
     monitor, stop_monitor = _monitors(config, dataset, metrics)

@@ -12,6 +12,7 @@ from torch import nn
 
 from bigmodel.build.custom_parts.isolation import isolated_randomness
 from bigmodel.build.custom_parts.loss import try_loss, warn_wrong_form
+from bigmodel.build.custom_parts.metric import try_metrics
 from bigmodel.build.custom_parts.model import check_model, try_model, try_sharded
 from bigmodel.build.custom_parts.optimizer import check_optimizer, try_schedule
 from bigmodel.data.base import Batch, DataConfig, Dataset
@@ -20,7 +21,15 @@ from bigmodel.losses import Loss
 from bigmodel.registry import EntryConfig, losses, models
 from bigmodel.spec import DataSpec, NextTokens
 
-__all__ = ["check_dataset", "check_model", "check_optimizer", "try_parts", "try_schedule", "try_sharded"]
+__all__ = [
+    "check_dataset",
+    "check_model",
+    "check_optimizer",
+    "try_metrics",
+    "try_parts",
+    "try_schedule",
+    "try_sharded",
+]
 
 _SAMPLES, _TEXTS = 64, 4
 """The most samples to try parts on; fewer texts, which have outputs for each token."""
