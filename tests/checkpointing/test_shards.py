@@ -229,6 +229,33 @@ def test_a_disk_error_of_any_rank_is_told_and_the_one_before_stays(
         check(tmp_path / name, 1)
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_full_disk_is_told_what_all_ranks_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """They write to the same disk: room for one rank's part of the weight does not help."""
+    real, weight = tensor_files.save_file, torch.zeros(1000, 3)
+
+    def full(tensors: Any, path: Path, header: Any) -> None:
+        if path.name == tensor_files.shard_name("model", failing, 2):
+            raise OSError(28, "No space left on device")
+        real(tensors, path, header)
+
+    def act(ranks: Ranks) -> None:
+        part = Part.rows((1000, 3), 500 * ranks.rank, 500 * ranks.rank + 500)
+        groups, parts = {"model": {"weight": part.cut(weight)}}, {"model": {"weight": part}}
+        writers = Writers(ranks)
+        if ranks.is_first:
+            checkpoint.save(tmp_path / "last", groups, at(1), parts=parts, writers=writers)
+        else:
+            checkpoint.save_shards(tmp_path / "last", groups, parts=parts, writers=writers)
+
+    monkeypatch.setattr(tensor_files, "save_file", full)
+    told = str(on_ranks(2, act)[failing])
+    assert (needed := re.search(r"needs ([\d,]+) bytes", told))
+    assert weight.nbytes <= int(needed[1].replace(",", "")) <= weight.nbytes + 100
+
+
 @pytest.mark.parametrize("slow", [0, 1])
 def test_a_slow_rank_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
     """The other one is two saves ahead, and keeps out of the folder of the save under way."""

@@ -15,6 +15,7 @@ the first one, in `save`, waits for them before it writes the manifest.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -90,7 +91,9 @@ def save(
             raise CheckpointError(f"{folder}: the state cannot be saved: {error}") from error
         if not isinstance(error, OSError | SafetensorError):
             raise
-        raise disk.write_error(folder, error, (_bytes(groups) + len(text)) * len(folders)) from error
+        raise disk.write_error(
+            folder, error, (_bytes(groups, parts) + len(text)) * len(folders)
+        ) from error
 
 
 def save_shards(folder: Path, groups: TensorGroups, *also: Path, parts: Parts, writers: Writers) -> None:
@@ -111,7 +114,7 @@ def save_shards(folder: Path, groups: TensorGroups, *also: Path, parts: Parts, w
     try:
         writers.wait_for(made)
     except OSError as error:
-        raise disk.write_error(folder, error, _bytes(groups) * len(made)) from error
+        raise disk.write_error(folder, error, _bytes(groups, parts) * len(made)) from error
     try:
         files = tensor_files.write(made[0], groups, parts, writers.rank, writers.size)
         for other in made[1:]:
@@ -120,7 +123,7 @@ def save_shards(folder: Path, groups: TensorGroups, *also: Path, parts: Parts, w
     except (OSError, SafetensorError) as error:
         if not made[0].is_dir():
             return
-        failure = disk.write_error(folder, error, _bytes(groups) * len(made))
+        failure = disk.write_error(folder, error, _bytes(groups, parts) * len(made))
         writers.tell_failure(made[0], failure)
         raise failure from error
 
@@ -310,5 +313,12 @@ def _copy(files: Iterable[Path], target: Path) -> None:
         disk.sync(Path(shutil.copy(path, target)))
 
 
-def _bytes(groups: TensorGroups) -> int:
-    return sum(tensor.nbytes for tensors in groups.values() for tensor in tensors.values())
+def _bytes(groups: TensorGroups, parts: Parts | None) -> int:
+    """Those of the whole tensors: all ranks write their parts to the same disk."""
+    total = 0
+    for group, tensors in groups.items():
+        parts_of_group = (parts or {}).get(group, {})
+        for name, tensor in tensors.items():
+            part = parts_of_group.get(name)
+            total += tensor.itemsize * (tensor.numel() if part is None else math.prod(part.shape))
+    return total
