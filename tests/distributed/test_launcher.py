@@ -47,3 +47,32 @@ def test_the_launcher_leaves_cuda_alone(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Finished" in done.stdout
+
+
+SAVING = """
+import sys
+import time
+
+from bigmodel.distributed import launcher
+from bigmodel.runtime.signals import Stopped
+
+launcher.GRACE = 0.1
+
+
+def act(ranks):
+    if ranks.is_first:
+        time.sleep(1.5)
+        print("saved", flush=True)
+    raise Stopped(15)
+
+
+print(launcher.launch(2, act, lambda: None).error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ranks are not forked")
+def test_the_first_of_ranks_that_stop_has_time_to_save() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SAVING], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.stdout == "saved\nterminated\n", done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ import torch.distributed as dist
 
 from bigmodel.distributed.ranks import PATIENCE, LostRankError, ProcessGroup, Ranks
 from bigmodel.runtime.processes import context, print_to
+from bigmodel.runtime.signals import Stopped
 
 GRACE = 5.0
 """Seconds for the other ranks to end by themselves once one has failed; one that waits for it cannot."""
@@ -78,14 +80,14 @@ def launch(
     with socket.create_server(("127.0.0.1", 0)) as server:
         ranks = [_Rank(number, count, act, server, timeout) for number in range(count)]
     try:
-        return _supervise(ranks, requests)
+        return _supervise(ranks, requests, timeout)
     finally:
         for rank in ranks:
             rank.end()
 
 
-def _supervise(ranks: Sequence[_Rank], requests: Callable[[], int | None]) -> Ended:
-    running, deadline = list(ranks), None
+def _supervise(ranks: Sequence[_Rank], requests: Callable[[], int | None], timeout: float) -> Ended:
+    running, deadline = list(ranks), math.inf
     result: Ended | None = None
     while running:
         wait([rank.sentinel for rank in running], _TICK)
@@ -97,9 +99,10 @@ def _supervise(ranks: Sequence[_Rank], requests: Callable[[], int | None]) -> En
             ended = rank.ended()
             if result is None or ended.explains > result.explains:
                 result = ended
-            if ended.failed and deadline is None:
-                deadline = time.monotonic() + GRACE
-        if deadline is not None and time.monotonic() > deadline:
+            if ended.failed:  # if it was asked to stop, so were all, and the first may still be saving
+                patience = timeout if isinstance(ended.error, Stopped) else GRACE
+                deadline = min(deadline, time.monotonic() + patience)
+        if time.monotonic() > deadline:
             assert result is not None
             hung = isinstance(result.error, LostRankError) and result.error.timeout is not None
             for rank in running:
