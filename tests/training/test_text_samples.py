@@ -1,5 +1,6 @@
 """What a model writes of held-out texts, and BLEU against sacrebleu's own command."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import torch
 from bigmodel.build.new_run import build_run
 from bigmodel.config import parse
 from bigmodel.models.base import Memory, Writer
+from bigmodel.models.generation import UndefinedTextsError
 from bigmodel.registry import Entry, EntryConfig, models
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
 from bigmodel.training.text_samples import SAMPLES, TextSampler, bleu
+from tests.distributed.thread_ranks import on_ranks
 from tests.small_runs import VALUES, Recorder
 
 MODEL = {"name": "transformer", "dim": 16, "depth": 1, "num_heads": 2}
@@ -74,6 +77,30 @@ def test_translations_come_with_source_truth_and_bleu(pair_run):
         assert pair.truth == pair.prompt.replace("eins zwei drei", "one two three")
     _, tested = judged(pair_run, "test")
     assert len(tested) == SAMPLES
+
+
+def test_what_one_rank_cannot_translate_is_known_to_all(pair_run, monkeypatch):
+    from bigmodel.training import text_samples
+
+    real = text_samples.translate
+
+    def nothing(model, sources, *rest):
+        if threading.current_thread().name.endswith("1"):
+            raise UndefinedTextsError([None] * len(sources))
+        return real(model, sources, *rest)
+
+    monkeypatch.setattr(text_samples, "translate", nothing)
+
+    def act(ranks):
+        threading.current_thread().name = f"rank {ranks.rank}"
+        model, sample = pair_run.state.model, pair_run.text_sampler.sample
+        with pytest.raises(UndefinedTextsError) as raised:
+            sample(model, "val", lambda: None, samples=False, ranks=ranks)
+        return raised.value.texts
+
+    first, other = on_ranks(2, act)
+    assert first == other
+    assert first.count(None) == 1  # of three
 
 
 def test_the_whole_test_part_is_translated(pair_run, monkeypatch):

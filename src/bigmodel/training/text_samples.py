@@ -14,7 +14,7 @@ from bigmodel.data.reader import TextReader
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.errors import require
 from bigmodel.models.base import Model, Writer
-from bigmodel.models.generation import Sampling, generate, translate
+from bigmodel.models.generation import Sampling, UndefinedTextsError, generate, translate
 from bigmodel.reporting.base import GeneratedText
 from bigmodel.runtime import progress_messages
 from bigmodel.spec import NextTokens, TokenPair
@@ -134,20 +134,32 @@ class TextSampler:
         )
         order = sorted(range(count), key=lambda index: len(source[index]))
         own = order[ranks.data_rank :: ranks.data_size]
-        written: dict[int, list[int]] = {}
+        written: dict[int, list[int] | None] = {}
         size, first = max(1, at_once // beams), 0
         with progress_messages.report_progress(lambda: f"Translating: {first:,} of {count:,} texts"):
             for first in range(0, len(own), size):
                 between()
                 chosen = own[first : first + size]
                 sources = [source[index] for index in chosen]
-                done = translate(model, sources, sampling, self.dataset.spec, self.device)
-                written |= dict(zip(chosen, done, strict=True))
+                written |= zip(chosen, self._translated(model, sources, sampling), strict=True)
         for others in ranks.gather(written):
             written |= others
+        texts = [written[index] for index in range(count)]
+        translations = [text for text in texts if text is not None]
+        if len(translations) < count:
+            raise UndefinedTextsError(texts)
         words = self.reader.decode
-        three = zip(source, (written[index] for index in range(count)), reference, strict=True)
+        three = zip(source, translations, reference, strict=True)
         return [GeneratedText(words(s), words(t), words(r)) for s, t, r in three]
+
+    def _translated(
+        self, model: Model, sources: list[list[int]], sampling: Sampling
+    ) -> Sequence[list[int] | None]:
+        """Translations; None for those that the model cannot give. Other ranks have to hear of these."""
+        try:
+            return translate(model, sources, sampling, self.dataset.spec, self.device)
+        except UndefinedTextsError as error:
+            return error.texts
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
