@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bigmodel import registry
 from bigmodel.checkpointing import checkpoint, exact_json
 from bigmodel.checkpointing.serialization import flatten_optimizer, unflatten_optimizer
+from bigmodel.distributed.ranks import Ranks
 from bigmodel.errors import CheckpointError, NonFiniteError
 from bigmodel.optim.schedulers import apply
 from bigmodel.training.progress import Progress
@@ -209,6 +210,32 @@ def test_an_optimizer_s_state_comes_back_from_its_parts(tmp_path: Path, optimize
     tensors, facts = flatten_optimizer(state)
     back = unflatten_optimizer(load(save(tensors)), exact_json.loads(exact_json.dumps(facts)))
     assert_same(back, state)
+
+
+class Two(Ranks):
+    """The first of two ranks, without the other."""
+
+    size = data_size = 2
+
+
+def test_several_ranks_begin_a_step_of_one_anew(tmp_path: Path) -> None:
+    settings = {"data.batch_size": 6, "trainer.accumulate": 2}
+    one, _ = built(tmp_path, settings)
+    paused = iter([True])
+    one.step.should_pause = lambda: next(paused, False)
+    assert not one.step(next(one.train.epoch(0)))
+    groups, facts = one.state.save()
+    assert "accumulation" in groups
+    several = replace(built(tmp_path, settings)[0].state, ranks=Two())
+    several.accumulation.micro_batch = 3  # a rank's share
+    several.load(groups, facts)
+    assert several.accumulation.losses == []
+    assert all(parameter.grad is None for parameter in several.model.parameters())
+    assert several.accumulation.micro_batch == 3
+    again = built(tmp_path, settings)[0].state
+    shared = {**groups, "random": {**groups["random"], "cpu.1": groups["random"]["cpu"]}}
+    again.load(shared, {**facts, "micro_batch": 3})
+    assert again.accumulation.micro_batch == 6
 
 
 def test_odd_states_come_back_too() -> None:

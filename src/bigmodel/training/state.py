@@ -367,11 +367,14 @@ class State:
     ) -> None:
         """The gradient of an interrupted step; none between two steps, or if settings changed."""
         accumulation = self.accumulation
-        if "data.batch_size" not in changed and facts["micro_batch"] is not None:
-            accumulation.micro_batch = facts["micro_batch"]
+        before, is_of_one = facts["micro_batch"], _of_rank("cpu", 1) not in groups["random"]
+        if "data.batch_size" not in changed and before is not None and is_of_one:
+            # That of several ranks is a share of the batch. One alone may have halved it.
+            accumulation.micro_batch = min(before, accumulation.micro_batch)
         norm = facts["grad_norm"]
         accumulation.grad_norm = None if norm is None else torch.tensor(norm)
-        saved = {} if changed else groups.get("accumulation", {})
+        # It is that of one rank, since several finish a step before they stop.
+        saved = {} if changed or self.ranks.size > 1 else groups.get("accumulation", {})
         for name, parameter in self.model.named_parameters():
             gradient = saved.get(f"gradient.{name}")
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
