@@ -47,7 +47,10 @@ def validate(run: Run, *, show: bool) -> Validation:
         run.sinks.evaluated(evaluation, progress.step)
     if run.config.histograms:
         run.sinks.weights(state.model, progress.step)
-    return Validation(metrics, monitored, improved, stop_value, bad_evaluations, stop)
+    # Ranks that compute the same on other hardware may differ in a last bit, but not in what they do.
+    return run.ranks.from_first(
+        Validation(metrics, monitored, improved, stop_value, bad_evaluations, stop)
+    )
 
 
 def test(run: Run) -> dict[str, float]:
