@@ -23,15 +23,27 @@ class PerTensor(torch.optim.SGD):
         super().step(closure)
 
 
+class Counting(torch.optim.SGD):
+    """Keeps a number in a vector for each matrix."""
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["count"] = torch.ones(1)
+
+
 @pytest.mark.parametrize("name", registry.optimizers.names())
 def test_all_but_muon_update_each_number_by_itself(name: str) -> None:
     chosen: Any = config({"optimizer": name}).optimizer
     assert is_elementwise(partial(registry.optimizers.build, chosen)) is (name != "muon")
 
 
-def test_an_optimizer_of_whole_weights_is_found_out() -> None:
+@pytest.mark.parametrize("kind", [PerTensor, Counting])
+def test_an_optimizer_of_whole_weights_or_other_shapes_is_found_out(
+    kind: type[torch.optim.SGD],
+) -> None:
     def build(model: nn.Module) -> torch.optim.Optimizer:
-        return PerTensor(model.parameters(), lr=0.1)
+        return kind(model.parameters(), lr=0.1)
 
     assert not is_elementwise(build)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bigmodel.optim.optimizers.base import training_weights
 
@@ -16,20 +16,30 @@ def is_elementwise(build: Callable[[nn.Module], torch.optim.Optimizer]) -> bool:
     """Whether an optimizer changes each number by its own gradients alone: Adam does, Muon does not.
 
     It is tried out: half the rows of three small matrices have to become the same with and without the
-    other half.
+    other half. What it keeps of a matrix has to have its shape, or to be a number without dimensions, so
+    that a part of it can be saved.
 
     Args:
         build: makes the optimizer for a model.
     """
-    whole, half = _trained(build, _WIDTH), _trained(build, _WIDTH // 2)
-    return all(
+    (whole, optimizer), (half, _) = _trained(build, _WIDTH), _trained(build, _WIDTH // 2)
+    same = all(
         torch.allclose(all_rows[: len(rows)], rows, rtol=1e-5, atol=1e-7)
         for all_rows, rows in zip(whole.parameters(), half.parameters(), strict=True)
     )
+    return same and all(
+        value.shape in (matrix.shape, ())
+        for matrix, slots in optimizer.state.items()
+        for value in slots.values()
+        if isinstance(value, Tensor)
+    )
 
 
-def _trained(build: Callable[[nn.Module], torch.optim.Optimizer], rows: int) -> nn.Module:
-    """Three matrices, of which the second is a hidden one, after a few updates of their first rows."""
+def _trained(
+    build: Callable[[nn.Module], torch.optim.Optimizer], rows: int
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Three matrices, of which the second is a hidden one, after a few updates of their first rows; and
+    what has updated them."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         model = nn.Sequential(*(nn.Linear(_WIDTH, rows, bias=False) for _ in range(3)))
@@ -43,4 +53,4 @@ def _trained(build: Callable[[nn.Module], torch.optim.Optimizer], rows: int) -> 
         for parameter, value in zip(model.parameters(), values, strict=True):
             parameter.grad = value[step].contiguous()
         optimizer.step()
-    return model
+    return model, optimizer
