@@ -17,7 +17,9 @@ WIDTH = 7
 
 
 class OddConfig(EntryConfig):
-    kind: Literal["listed", "unlisted", "number", "buffer", "frozen", "skipping", "unused"] = "listed"
+    kind: Literal[
+        "listed", "unlisted", "number", "buffer", "frozen", "skipping", "unused", "mean", "shared"
+    ] = "listed"
 
 
 class Layer(nn.Module):
@@ -52,6 +54,8 @@ class Odd(Model):
     * frozen: some weights are not trained.
     * skipping: a layer's weights take part in some passes only.
     * unused: a parameter takes part in nothing.
+    * mean: a buffer is a running mean.
+    * shared: two layers have a weight in common.
     """
 
     def __init__(self, config: OddConfig, spec: DataSpec) -> None:
@@ -69,10 +73,18 @@ class Odd(Model):
             layers[1].requires_grad_(False)
         if kind == "unused":
             self.spare = nn.Parameter(torch.ones(3))
+        if kind == "shared":
+            layers[1].linear.weight = layers[0].linear.weight
+        self.mean = nn.Buffer(torch.zeros(WIDTH)) if kind == "mean" else None
         self.head = nn.Linear(WIDTH, spec.target.output_size)
 
     def features(self, inputs: Tensor) -> Tensor:
         x = torch.tanh(self.first(inputs.flatten(1)))
         for layer in self.layers:
             x = layer(x)
-        return x
+        if self.mean is None:
+            return x
+        if self.training:
+            with torch.no_grad():
+                self.mean.lerp_(x.mean(0), 0.5)
+        return x - self.mean

@@ -7,6 +7,7 @@ such a run's weights are those of its rounding errors. Transformers here have no
 
 from __future__ import annotations
 
+import csv
 import functools
 import math
 from collections.abc import Callable
@@ -84,6 +85,7 @@ TRAINING: Cases = {
     "rows that ranks do not divide": BLOCKS | {"data.batch_size": 10},
     "accumulation": BLOCKS | {"data.batch_size": 5, "trainer.accumulate": 3, "trainer.clip_norm": 0.1},
     "averages": BLOCKS | {"trainer.ema": 0.9},
+    "a fold": BLOCKS | {"data.folds": 4, "data.val_fold": 1},
     "recomputed blocks": BLOCKS | {"trainer.recompute": "blocks"},
     "weighted classes": BLOCKS | {"loss": "cross_entropy", "loss.class_weights": [1.0, 2.0, 0.5]},
     "one value": BLOCKS | {"data.target": "values", "data.outputs": 1, "data.batch_size": 7},
@@ -132,7 +134,7 @@ HALVED: Cases = {"bf16": HALF, "modern bf16": HALF | {"model": SMALL | MODERN | 
 PLANS: dict[str, tuple[str, ...]] = {
     "shard=2": (*OPTIMIZERS, *MODELS, *TRAINING, *ODD, *HALVED, "next tokens", "tied", "pairs"),
     "tensor=2": (
-        *("blocks", "modern blocks", "blocks with biases", "accumulation", "averages"),
+        *("blocks", "modern blocks", "blocks with biases", "accumulation", "averages", "a fold"),
         *("recomputed blocks", "one value", *HALVED, "next tokens", "pairs"),
     ),
     "shard=3": ("rows that ranks do not divide", "a bias of one number", "skipping", "pairs"),
@@ -183,6 +185,19 @@ def agree(expected: list[dict[str, Any]], actual: list[dict[str, Any]], bound: f
         }
 
 
+@pytest.mark.parametrize("plan", ["shard=2", "tensor=2"])
+def test_what_is_held_out_is_predicted_by_the_whole_model(
+    plan: str, runs: Callable[[str], Path]
+) -> None:
+    one, several = (predicted(runs(which) / "a fold") for which in ("", plan))
+    assert several == pytest.approx(one, abs=1e-5)
+
+
+def predicted(folder: Path) -> list[float]:
+    with (folder / "out_of_fold.csv").open(newline="") as file:
+        return [float(value) for row in csv.reader(file) for value in row if "." in value]
+
+
 SPOILT: Cases = {
     "rows": BLOCKS | {SPOIL: "rows", "trainer.on_nonfinite": "skip"},
     "weight": BLOCKS | {SPOIL: "weight", "trainer.checkpoint.every_steps": 1},
@@ -208,6 +223,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         BLOCKS | {"optimizer": "muon", "device.parallel.shard": 2},
         "optimizer=muon: it updates a weight as a whole",
     ),
+    "shared by blocks": (
+        odd("shared") | {"device.parallel.shard": 2},
+        "device.parallel.shard: model.layers.0.linear.weight is shared by several blocks",
+    ),
     "rows": (
         BLOCKS | {"data.batch_size": 1, "device.parallel.shard": 2},
         "device.ranks=2: a batch of 1 sample has no row for each",
@@ -221,6 +240,14 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     refused = {name: settings | {SPOIL: "settings"} for name, (settings, _) in REFUSED.items()}
     train_on(2, {**shared(SPOILT, "shard=2"), **shared(SPOILT, "tensor=2"), **refused}, folder)
     return folder
+
+
+def test_a_running_mean_is_that_of_the_first_rank(tmp_path: Path) -> None:
+    cases = {"copies": odd("mean"), "shards": odd("mean") | {"device.parallel.shard": 2}}
+    train_on(2, cases, tmp_path)  # which compares what the ranks hold
+    copies, shards = (last_weights(tmp_path / name) for name in cases)
+    assert float(copies["mean"].norm()) > 0
+    assert difference(copies, shards) < 1e-6
 
 
 def messages(folder: Path) -> list[str]:

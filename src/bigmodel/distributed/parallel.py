@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from bigmodel.distributed.layout import Part
@@ -36,7 +37,8 @@ class Parallel:
         return nullcontext()
 
     def collect(self) -> None:
-        """Moves the gradients that the backward passes have left to `own`."""
+        """Moves the gradients that the backward passes have left to `own`, and gives all ranks the same
+        buffers."""
 
     def norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """The norm of the whole gradient, of which these parameters of `own` have parts."""
@@ -49,3 +51,22 @@ class Parallel:
     def gathered(self) -> AbstractContextManager[Any]:
         """Within it the model may be called by some ranks alone, and by other methods than `forward`."""
         return nullcontext()
+
+
+def changing_buffers(model: nn.Module) -> list[Tensor]:
+    """Buffers that a forward pass may change, such as running statistics: those that a checkpoint holds,
+    but for batch norms', which ranks compute together."""
+    saved = model.state_dict(keep_vars=True)
+    return [
+        buffer
+        for path, module in model.named_modules()
+        if not isinstance(module, nn.SyncBatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+        if (f"{path}.{name}" if path else name) in saved
+    ]
+
+
+def share_buffers(buffers: Iterable[Tensor]) -> None:
+    """Gives all ranks those of the first, as torch's DistributedDataParallel does."""
+    for buffer in buffers:
+        dist.broadcast(buffer, 0)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bigmodel.distributed.parallel import Parallel
+from bigmodel.distributed.parallel import Parallel, changing_buffers, share_buffers
 from bigmodel.distributed.ranks import Ranks
 from bigmodel.runtime.device import Runtime
 from bigmodel.runtime.parallel_config import Degrees
@@ -48,7 +48,7 @@ class _Replicated(Parallel):
             warnings.simplefilter("ignore", FutureWarning)
             self._ddp = DistributedDataParallel(
                 model,
-                broadcast_buffers=False,
+                broadcast_buffers=False,  # before a pass, and not before an evaluation: see `collect`
                 find_unused_parameters=not all_used,
                 gradient_as_bucket_view=True,  # gradients are in memory once, and copied once less
             )
@@ -56,9 +56,13 @@ class _Replicated(Parallel):
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
         self.in_training = self._ddp
+        self._buffers = changing_buffers(model)
 
     def accumulating(self) -> AbstractContextManager[Any]:
         return self._ddp.no_sync()
+
+    def collect(self) -> None:
+        share_buffers(self._buffers)
 
 
 def _summed(bucket: Any) -> torch.futures.Future[Tensor]:

@@ -22,8 +22,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from bigmodel.distributed.layout import Part
-from bigmodel.distributed.parallel import Parallel
+from bigmodel.distributed.parallel import Parallel, changing_buffers, share_buffers
 from bigmodel.distributed.tensor_parallel import split_layers
+from bigmodel.errors import ConfigError
 from bigmodel.runtime.device import Runtime
 from bigmodel.runtime.parallel_config import Degrees
 
@@ -72,6 +73,7 @@ class Sharded(Parallel):
             runtime.device.type, degrees, mesh_dim_names=("replicate", "shard", "tensor")
         )
         self.own = _same_modules(model, {})
+        self._buffers = changing_buffers(model)
         self._is_gathered = False
         indices = {
             name: [torch.arange(size) for size in parameter.shape]
@@ -114,6 +116,7 @@ class Sharded(Parallel):
                 partial.setdefault(weight.partial, []).append(gradient)
             weight.torchs.grad = None
             weight.own.grad = gradient
+        share_buffers(self._buffers)
         for dimensions, gradients in partial.items():
             flat = torch.cat([gradient.flatten() for gradient in gradients])
             for dimension in dimensions:
@@ -165,6 +168,7 @@ class Sharded(Parallel):
         }
 
     def _shard(self, degrees: Degrees, ignored: Sequence[nn.Parameter], all_used: bool) -> None:
+        _check_apart(self.model)
         mesh = self._mesh["shard"] if degrees.replicate == 1 else self._mesh["replicate", "shard"]
         half = _HALF.get(self._runtime.precision)
         of_blocks = MixedPrecisionPolicy(half, half and torch.float32, cast_forward_inputs=False)
@@ -227,6 +231,22 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             )
         else:
             yield from _blocks(child)
+
+
+def _check_apart(model: nn.Module) -> None:
+    """Raises ConfigError if a weight belongs to two blocks, or to one and to a layer beside them: it
+    could be gathered with neither."""
+    blocks = list(_blocks(model))
+    within = {module for block in blocks for module in block.modules()}
+    beside = [module for module in model.modules() if module not in within]
+    held = [set(block.parameters()) for block in blocks]
+    held.append({p for module in beside for p in module.parameters(recurse=False)})
+    for name, parameter in model.named_parameters():
+        if sum(parameter in group for group in held) > 1:
+            raise ConfigError(
+                f"device.parallel.shard: model.{name} is shared by several blocks, or by one and a layer"
+                " beside the blocks. Leave device.parallel.shard out, so that each rank has a copy."
+            )
 
 
 def _without_views(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.errors import counted
@@ -42,10 +42,13 @@ def write_predictions(run: Run) -> None:
     if fold is None or dataset.val_rows is None or isinstance(dataset.spec.target, NextTokens):
         return
     load_best_weights(run, "Out-of-fold predictions are made")
-    if not run.ranks.is_first:
+    parallel, is_first = run.step.parallel, run.ranks.is_first
+    if not (is_first or parallel.lockstep):
         return
-    with eval_mode(run.state.model):
-        outputs = _outputs(run)
+    with eval_mode(parallel.model):
+        outputs = _outputs(run, parallel.model)
+    if not is_first:
+        return
     path = run.info.folder / NAME
     try:
         with disk.atomic_write(path) as file:
@@ -62,8 +65,8 @@ def write_predictions(run: Run) -> None:
         )
 
 
-def _outputs(run: Run) -> Tensor:
-    model, part = run.state.model, run.dataset.part("val")
+def _outputs(run: Run, model: nn.Module) -> Tensor:
+    part = run.dataset.part("val")
 
     def attempt(size: int) -> Tensor:
         return model_outputs(
