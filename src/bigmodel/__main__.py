@@ -1,6 +1,6 @@
-"""`python -m bigmodel` is `bigmodel-train`."""
+"""`python -m bigmodel` is `bigmodel-train`, and with a verb `bigmodel`."""
 
 from bigmodel.cli import entry, imports
 
 imports.leave_start_folder()
-entry.bigmodel_train()
+entry.python_m()

@@ -1,4 +1,4 @@
-"""The entry points `bigmodel-train` and `bigmodel`: the first lines of a process, and its last.
+"""The entry points `bigmodel-train`, `bigmodel` and `python -m bigmodel`: a process from end to end.
 
 The standard streams and the signal handlers are set up before anything that takes time is loaded, so
 that a signal prints at most one line and never a traceback.
@@ -26,6 +26,14 @@ def bigmodel() -> NoReturn:
         del sys.argv[1]
         bigmodel_train()
     _run("bigmodel", "bigmodel.cli.commands.main")
+
+
+def python_m() -> NoReturn:
+    """`python -m bigmodel`: trains with the settings that follow, or obeys a verb as `bigmodel` does."""
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first and first[0] not in "-+~" and "=" not in first:  # settings have none of that: a verb
+        bigmodel()
+    bigmodel_train()
 
 
 def _run(program: str, module: str) -> NoReturn:

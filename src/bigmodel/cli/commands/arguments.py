@@ -58,6 +58,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if not words:
         parser.print_help()
         parser.exit(0)
+    if words[0] == "--version":
+        from importlib.metadata import version  # slow to import and rarely needed
+
+        print(f"bigmodel {version('bigmodel-train')}")  # noqa: T201
+        parser.exit(0)
     if not words[0].startswith("-") and words[0] not in _VERBS:
         raise ConfigError(
             f"{words[0]}: no such verb.{did_you_mean(words[0], ['train', *_VERBS])} There are train,"
@@ -79,6 +84,7 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     # Listed only: `cli.entry` has handed `bigmodel train` on before anything is parsed here.
     verbs.add_parser("train", help="Trains a network; the same as bigmodel-train.", add_help=False)
