@@ -14,17 +14,31 @@ from bigmodel.cli.commands.eval import EvalData
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.data.base import SET_NAMES
 from bigmodel.data.media.audio import AudioSettings
+from bigmodel.data.parts import SplitData
+from bigmodel.data.reader import TextReader
 from bigmodel.errors import DIVERGED, UndefinedError, counted
 from bigmodel.metrics import defined, metrics_for, undefined_reasons
 from bigmodel.models.base import Writer
 from bigmodel.reporting.formatting import figure
-from bigmodel.reporting.report import held_out, samples
-from bigmodel.reporting.report.content import Block, Exhibit, Exhibits, Facts, Note, RunReport, Table
-from bigmodel.spec import NextTokens, Values
-from bigmodel.training.outputs import model_outputs
+from bigmodel.reporting.report import charts, held_out, samples
+from bigmodel.reporting.report.axes import Series
+from bigmodel.reporting.report.content import (
+    Block,
+    Chart,
+    Charts,
+    Exhibit,
+    Exhibits,
+    Facts,
+    Note,
+    RunReport,
+    Table,
+)
+from bigmodel.spec import IGNORED, NextTokens, Values
+from bigmodel.training.outputs import model_outputs, token_losses
 from bigmodel.training.text_samples import TextSampler
 
 _CHUNK = 1 << 16  # samples whose figures are computed at a time
+_MOST_TEXTS = 128  # whose tokens' losses are computed
 
 
 def add_evaluation(
@@ -41,7 +55,7 @@ def add_evaluation(
     """
     part, target = data.dataset.part(data.part), data.dataset.spec.target
     if isinstance(target, NextTokens):
-        _add_texts(report, loaded, data)
+        _add_texts(report, loaded, data, exhibits)
         return
     outputs = model_outputs(loaded.model, part, data.dataset.preprocessing, loaded.runtime, batch_size)
     targets = part.take(slice(0, len(part)))[1].cpu()
@@ -112,24 +126,61 @@ def _shown(loaded: LoadedRun, data: EvalData) -> samples.Shown:
     )
 
 
-def _add_texts(report: RunReport, loaded: LoadedRun, data: EvalData) -> None:
+def _add_texts(report: RunReport, loaded: LoadedRun, data: EvalData, exhibits: int) -> None:
+    """How well next tokens are predicted, by position and text, and what the model writes."""
+    part, reader = data.dataset.part(data.part), data.dataset.reader
+    count = min(_MOST_TEXTS, len(part))
+    chosen = torch.arange(count) * (len(part) // count)
+    losses = token_losses(loaded.model, part, chosen, loaded.runtime).double()
+    if not losses[~losses.isnan()].isfinite().all() or losses.isnan().all():
+        report.add(f"On {data.source}", Note(f"The model gives NaN or infinity. {DIVERGED}", True))
+        return
+    known = (~losses.isnan()).sum(0)
+    means = losses.nansum(0) / known
+    enough = [n for n, samples in enumerate(known.tolist()) if 10 * samples >= count]  # others are noise
+    line = Series("loss", [(n + 1.0, float(means[n])) for n in enough])
+    drawn = charts.learning_curves("Loss of a token", [line], over="position in the text")
+    which = "all" if count == len(part) else f"{count:,} of {len(part):,}, evenly spread"
+    words = f"Mean over {which} samples; later tokens are predicted from more text."
+    report.add(f"On {data.source}", Charts([Chart("loss-by-position", drawn)]), Note(words))
+    each = losses.nanmean(1)
+    order = torch.argsort(each, descending=True, stable=True)[: exhibits // 4].tolist()
+    if isinstance(reader, TextReader):
+        worst = [_unexpected(part, reader, int(chosen[n]), float(each[n])) for n in order]
+        report.add("The texts that the model expected least", Exhibits(worst))
+    report.add("Generated texts", *_generated(loaded, data))
+
+
+def _unexpected(part: SplitData, reader: TextReader, index: int, loss: float) -> Exhibit:
+    """A text with its mean loss; of a pair, the second, after the first."""
+    inputs, targets = (each[0] for each in part.take(torch.tensor([index])))
+    text = samples.cut(reader.decode([token for token in targets.tolist() if token != IGNORED]))
+    lines = [("mean loss", figure(loss)), ("sample", str(index))]
+    if inputs.dim() == 2:
+        lines.insert(0, ("source", samples.cut(reader.decode(inputs[0].tolist()))))
+    return Exhibit("", lines, text=text)
+
+
+def _generated(loaded: LoadedRun, data: EvalData) -> list[Block]:
     sampler = TextSampler.of(data.dataset, loaded.model, loaded.runtime.device, 0, 1)
     if sampler is None:
-        return
+        return []
     assert isinstance(loaded.model, Writer)
     try:
         texts = sampler.examples(loaded.model, data.part)
     except UndefinedError as error:
-        report.add("Generated texts", Note(str(error), warning=True))
-        return
+        return [Note(str(error), warning=True)]
     exhibits = []
     for each in texts:
-        lines = [("after" if not each.truth else "source", samples.cut(each.prompt))]
-        lines += [("reference", samples.cut(each.truth))] if each.truth else []
-        exhibits.append(Exhibit("", lines, text=samples.cut(each.text, 1000)))
-    if exhibits:
-        words = f"Written by the model for texts of the {SET_NAMES[data.part]} set."
-        report.add("Generated texts", Note(words), Exhibits(exhibits))
+        text, prompt = samples.cut(each.text, 1000), samples.cut(each.prompt)
+        if each.truth:
+            lines = [("source", prompt), ("reference", samples.cut(each.truth))]
+            exhibits.append(Exhibit("", lines, text=text))
+        else:
+            exhibits.append(Exhibit("", [], text=text, before=prompt))
+    words = f"Written by the model for texts of the {SET_NAMES[data.part]} set"
+    grey = "" if texts and texts[0].truth else ", after what is grey"
+    return [Note(f"{words}{grey}."), Exhibits(exhibits)] if exhibits else []
 
 
 def _figure(value: float) -> str:

@@ -26,7 +26,7 @@ def together(runs: Sequence[tuple[str, RunFiles]]) -> list[Section]:
         ["outcome", *(each.status for each in summaries)],
         ["epochs", *(f"{each.epochs:.4g}" for each in summaries)],
         ["parameters", *(f"{each.parameters:,}" if each.parameters else "–" for each in summaries)],
-        ["seconds", *(duration(each.seconds) for each in summaries)],
+        ["training took", *(duration(each.seconds) for each in summaries)],
     ]
     rows += _figures("best", summaries, lambda summary: figures_of(summary.best))
     rows += _figures("", summaries, lambda summary: dict(summary.test))

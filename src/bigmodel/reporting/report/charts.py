@@ -32,13 +32,16 @@ MOST_CLASSES = 200
 """With more classes, a confusion matrix shows nothing."""
 
 
-def learning_curves(title: str, lines: Sequence[Series], *, log: bool = False) -> Drawing:
+def learning_curves(
+    title: str, lines: Sequence[Series], *, log: bool = False, over: str = "epoch"
+) -> Drawing:
     """Figures over epochs.
 
     Args:
         title: such as `loss`.
         lines: not empty, each with a point.
         log: a logarithmic axis, where all values are positive.
+        over: what they are drawn over, if not epochs.
     """
     lines = [
         Series(line.name, thinned(line.points), line.colour, line.dashed)
@@ -56,7 +59,7 @@ def learning_curves(title: str, lines: Sequence[Series], *, log: bool = False) -
         ends,
         (min(xs), max(xs)),
         span,
-        ("epoch", ""),
+        (over, ""),
         legend=lines if len(lines) > 1 or any(names) else (),
         log_y=log,
         whole_x=max(xs) > 2,

@@ -63,7 +63,7 @@ class Exhibit:
         lines: label and text of each line below.
         png: the picture as a PNG file, or None.
         drawing: or as a drawing.
-        text: or as a text.
+        text: or as a text, after `before`, which was given.
         smooth: whether the picture's pixels may be blurred.
     """
 
@@ -72,6 +72,7 @@ class Exhibit:
     png: bytes | None = None
     drawing: Drawing | None = None
     text: str | None = None
+    before: str = ""
     smooth: bool = False
 
 

@@ -32,7 +32,11 @@ def page(runs: Sequence[RunReport], together: Sequence[Section] = ()) -> str:
     """
     title = runs[0].title if len(runs) == 1 else f"{len(runs)} runs"
     names = ", ".join(run.name for run in runs)
-    parts = [f"<h1>{html_text(title)}</h1><small>{html_text(names)}</small>"]
+    parts = [f"<h1>{html_text(title)}</h1>"]
+    parts += [f"<small>{html_text(names)}</small>"] if len(runs) == 1 else []
+    if len(runs) > 1:
+        links = (f'<a href="#run-{n}">{html_text(run.name)}</a>' for n, run in enumerate(runs, start=1))
+        parts.append(f"<nav>{' · '.join(links)}</nav>")
     parts += map(_section, together)
     for number, run in enumerate(runs, start=1):
         if len(runs) > 1:
@@ -95,7 +99,8 @@ def _exhibit(exhibit: Exhibit) -> str:
     elif exhibit.drawing is not None:
         shown = exhibit.drawing.svg()
     elif exhibit.text is not None:
-        shown = f"<blockquote>{_lines(exhibit.text)}</blockquote>"
+        before = f"<span>{_lines(exhibit.before)}</span>" if exhibit.before else ""
+        shown = f"<blockquote>{before}{_lines(exhibit.text)}</blockquote>"
     words = "".join(
         f"<div><span>{html_text(label)}</span> {html_text(text)}</div>" for label, text in exhibit.lines
     )
@@ -113,6 +118,8 @@ _THEMES = """
 """
 
 _STYLE = """
+a { color: var(--c0); }
+nav { margin: 1rem 0; overflow-wrap: anywhere; }
 h1.run { margin-top: 3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; margin: .6rem 0; }
 dt { color: var(--faint); }
@@ -137,7 +144,7 @@ svg { display: block; height: auto; font: 11px system-ui, sans-serif; fill: var(
 .exhibits img.smooth { image-rendering: auto; }
 .exhibits svg { border: 1px solid var(--rule); max-width: 100%; }
 figcaption { font-size: .82rem; overflow-wrap: anywhere; margin-top: .3rem; }
-figcaption span { color: var(--faint); }
+figcaption span, blockquote span { color: var(--faint); }
 summary { cursor: pointer; margin: .6rem 0; color: var(--faint); }
 @media (max-width: 600px) { body { margin: 1rem auto; padding: 0 .8rem; }
     dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; } }
