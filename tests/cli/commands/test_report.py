@@ -147,6 +147,19 @@ def test_the_figures_are_those_of_eval(bigmodel: Bigmodel, made: Run, tmp_path: 
         assert dict(rows).items() >= figures.items()
 
 
+def test_chosen_metrics_are_there(bigmodel: Bigmodel, tmp_path: Path) -> None:
+    run, _ = built(tmp_path / "run", {"metrics": ["auc", "log_loss"]})
+    (tmp_path / "run").mkdir()
+    fit(run)
+    page = tmp_path / "report.html"
+    assert bigmodel("report", tmp_path / "run", "--output", page, "--device", "cpu").status == 0
+    told = bigmodel("eval", tmp_path / "run", "--device", "cpu").out
+    figures = re.findall(r"^val/(auc|log_loss) +(\S+)$", told, re.MULTILINE)
+    assert len(figures) == 2
+    for name, value in figures:
+        assert f"<tr><td>{name}</td><td class=n>{value}</td></tr>" in page.read_text()
+
+
 def test_what_comes_from_data_is_escaped(bigmodel: Bigmodel, tmp_path: Path) -> None:
     rows = [f"{EVIL} {n % 5},{n % 7},{EVIL if n % 2 else 'b'}" for n in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["<b>name</b>,number,label", *rows]))
@@ -160,6 +173,7 @@ def test_what_comes_from_data_is_escaped(bigmodel: Bigmodel, tmp_path: Path) -> 
     (hydra / "overrides.yaml").write_text("['data.path=<script>alert(1)</script>']")
     (hydra / "config.yaml").write_text("model:\n  name: <script>\n")
     (hydra / "hydra.yaml").write_text("hydra: {runtime: {cwd: '<img src=x>'}}")
+    (tmp_path / "run" / "train.log").write_text("Loss: x\nResuming: after step 4 of 8, 4 epochs done\n")
     page = tmp_path / "report.html"
     said = bigmodel("report", tmp_path / "run", "--output", page, "--device", "cpu")
     assert said.status == 0, said.err
@@ -168,6 +182,7 @@ def test_what_comes_from_data_is_escaped(bigmodel: Bigmodel, tmp_path: Path) -> 
     assert parts.addresses == []
     assert any(text.startswith("<script>") for text in parts.texts)
     assert "bigmodel-train 'data.path=<script>alert(1)</script>'" in parts.texts
+    assert "after step 4 of 8" in parts.texts
 
 
 def test_pictures_alone(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
@@ -177,8 +192,7 @@ def test_pictures_alone(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
     assert said.status == 0, said.err
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("curve-loss.png", "curve-accuracy.png", "confusion.png", "roc.png"),
-        *("precision-recall.png", "calibration.png"),
+        *("curve-loss.png", "confusion.png", "roc.png", "precision-recall.png", "calibration.png"),
     }
     assert said.err.endswith(f"Wrote {len(names)} pictures to {folder}\n")
     again = bigmodel("report", made("classes"), "--png", folder, "--device", "cpu")

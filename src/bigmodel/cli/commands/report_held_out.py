@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.build.header import describe_loss
-from bigmodel.cli.commands.eval import EvalData
+from bigmodel.cli.commands.eval import EvalData, chosen_metrics
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.data.base import SET_NAMES
 from bigmodel.data.media.audio import AudioSettings
@@ -70,8 +70,7 @@ def add_evaluation(
         if not known.any():
             return
     else:
-        figures = _figures(loaded, outputs, targets)
-        reasons = undefined_reasons(figures)
+        figures, reasons = _figures(loaded, outputs, targets)
         table = Table(
             ["", "value"], [[name, _figure(value)] for name, value in figures.items()], frozenset({1})
         )
@@ -83,17 +82,23 @@ def add_evaluation(
     report.add("The worst mistakes", *_mistakes(loaded, data, mistakes, places))
 
 
-def _figures(loaded: LoadedRun, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-    """Loss and metrics, from outputs that are there already."""
+def _figures(
+    loaded: LoadedRun, outputs: Tensor, targets: Tensor
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Loss and metrics from outputs that are there already, and why some are undefined."""
     device, loss = loaded.runtime.device, loaded.loss().eval()
     metrics = metrics_for(loaded.preprocessing.spec.target, device)
+    chosen = chosen_metrics(loaded)
     total, weight = torch.zeros((), device=device), torch.zeros((), device=device)
     with torch.inference_mode():
         for first in range(0, len(outputs), _CHUNK):
             own, true = (each[first : first + _CHUNK].to(device) for each in (outputs, targets))
             total, weight = total + loss(own, true), weight + loss.normaliser(true)
             metrics.update(own, true)
-    return {"loss": float(total / weight), **metrics.compute()}
+            chosen.update(own, true)
+    usual = {"loss": float(total / weight), **metrics.compute()}
+    more = chosen.compute([chosen.gathered()])
+    return usual | more.values, undefined_reasons(usual) | more.reasons
 
 
 def _mistakes(

@@ -103,11 +103,18 @@ def _what_was_run(files: RunFiles, loaded: LoadedRun | None) -> list[Block]:
         rows.append(("Outcome", outcome(summary)))
     if loaded is not None:
         rows.append(("Weights", f"of step {loaded.step:,}"))
+    if files.resumed:
+        rows.append(("Resumed", "; ".join(files.resumed)))
     if files.started_in:
         rows.append(("Started in", files.started_in))
     blocks: list[Block] = [Facts(rows)] if rows else []
     if files.hydra:
         blocks += [Note("To run it again:"), Code(files.command)]
+        if files.resumed:
+            words = (
+                "If settings were changed when it was resumed, they are below, and not in the command."
+            )
+            blocks.append(Note(words))
     if files.config:
         blocks.append(Folded("All settings", [Code(files.config.strip())]))
     return blocks
@@ -144,7 +151,7 @@ def _figure(value: float) -> str:
 
 
 def learning_curves(runs: Sequence[tuple[str, RunFiles]]) -> list[Block]:
-    """A chart for each figure that changes: training dashed, validation solid; a colour a run."""
+    """A chart for each figure over time: training dashed, validation solid; a colour a run."""
     kinds: dict[str, None] = {}
     for _, files in runs:
         for name in dict.fromkeys(key for record in files.records for key in record):
@@ -162,7 +169,7 @@ def learning_curves(runs: Sequence[tuple[str, RunFiles]]) -> list[Block]:
                 several = len(runs) > 1
                 words = " ".join(word for word in (label, part or title) if word)
                 lines.append(Series(words, points, number if several else colour, part == "train"))
-        if lines:
+        if any(len(line.points) > 1 for line in lines):
             drawing = charts.learning_curves(title, lines, log=kind in _LOGARITHMIC)
             drawn.append(Chart(f"curve-{kind}", drawing))
     return [Charts(drawn)] if drawn else []

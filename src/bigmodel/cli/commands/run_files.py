@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ class RunFiles:
         config: its settings as YAML, as they were saved.
         overrides: what was typed, word by word.
         hydra: what Hydra noted of the call.
+        resumed: where the run was resumed, each time, as its log says: `after step 4 of 8`.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class RunFiles:
     config: str
     overrides: Sequence[str]
     hydra: Mapping[str, Any]
+    resumed: Sequence[str] = ()
 
     @classmethod
     def read(cls, folder: Path) -> RunFiles:
@@ -53,6 +56,9 @@ class RunFiles:
             _text(hydra / "config.yaml"),
             [word for word in overrides if isinstance(word, str)] if isinstance(overrides, list) else [],
             noted.get("hydra", {}) if isinstance(noted, dict) else {},
+            re.findall(
+                r"^Resuming: (after step [\d,]+ of [\d,]*\d)", _text(folder / "train.log"), re.MULTILINE
+            ),
         )
 
     @property
