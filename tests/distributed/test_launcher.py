@@ -54,6 +54,7 @@ import sys
 import time
 
 from bigmodel.distributed import launcher
+from bigmodel.errors import CheckpointError
 from bigmodel.runtime.signals import Stopped
 
 launcher.GRACE = 0.1
@@ -63,6 +64,8 @@ def act(ranks):
     if ranks.is_first:
         time.sleep(1.5)
         print("saved", flush=True)
+        if len(sys.argv) > 1:
+            raise CheckpointError(sys.argv[1])
     raise Stopped(15)
 
 
@@ -71,8 +74,11 @@ print(launcher.launch(2, act, lambda: None).error)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ranks are not forked")
-def test_the_first_of_ranks_that_stop_has_time_to_save() -> None:
+@pytest.mark.parametrize(("words", "told"), [([], "terminated"), (["disk full"], "disk full")])
+def test_the_first_of_ranks_that_stop_has_time_to_save_and_to_say_that_it_cannot(
+    words: list[str], told: str
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SAVING], capture_output=True, text=True, check=False, timeout=100
+        [sys.executable, "-c", SAVING, *words], capture_output=True, text=True, check=False, timeout=100
     )
-    assert done.stdout == "saved\nterminated\n", done.stderr
+    assert done.stdout == f"saved\n{told}\n", done.stderr

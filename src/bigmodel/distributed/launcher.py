@@ -53,8 +53,13 @@ class Ended:
 
     @property
     def explains(self) -> int:
-        """How well it says how all of them ended: a rank that only missed another one says little."""
-        return 0 if not self.failed else 1 if isinstance(self.error, LostRankError) else 2
+        """How well it says how all of them ended: a rank that only missed another one says little, and
+        one that was asked to stop does not know whether the first could save."""
+        if not self.failed:
+            return 0
+        if isinstance(self.error, LostRankError):
+            return 1
+        return 2 if isinstance(self.error, Stopped) else 3
 
 
 def launch(
