@@ -160,18 +160,19 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
 
     check_plugins(resumed, config)
     typed = parse(to_plain(config), to_shown(config))
-    if not has_checkpoint(folder):
+    ranks = how.get("ranks", ALONE)
+    if not ranks.from_first(has_checkpoint(folder)):
         check_may_restart(folder)
         message = f"{folder}: this run ended before its first save. It starts from the beginning."
         print(escape_message(message))  # noqa: T201
         return build_run(typed, folder, **how)
-    newest = load_newest(folder / "checkpoints", how.get("ranks", ALONE))
+    newest = load_newest(folder / "checkpoints", ranks)
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, invocation.current.may_change)
     run = build_run(typed, folder, saved_statistics(newest, changed), **how)
     run = resume_run(run, newest, changed, partial(read_dataset, typed))
     summary = read_summary(folder)
-    if run.over and summary is not None and summary.status == "finished":
+    if ranks.from_first(run.over and summary is not None and summary.status == "finished"):
         print(escape_message(f"{folder}: this run is finished. {_how_to_continue(run)}"))  # noqa: T201
         return None
     return run  # when all steps are done but the summary is missing, training only reports
