@@ -37,7 +37,7 @@ DARK = {
     "bad": "#ff8a80",
     "good": "#7bd88f",
     "said": "#1d2a3a",
-    "cell": "#3f7fc4",
+    "cell": "#3573b8",
     "on-cell": "#ffffff",
     "c0": "#6fb1f5",
     "c1": "#f39a5d",

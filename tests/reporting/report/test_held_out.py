@@ -5,9 +5,11 @@ import pytest
 import torch
 from sklearn import metrics
 
-from bigmodel.reporting.report.content import Note, Section, Table, charts_of
+from bigmodel.reporting.report.content import Note, RunReport, Section, Table, charts_of
 from bigmodel.reporting.report.held_out import Mistake, sections, worst
-from bigmodel.spec import Classes, Flags, Values
+from bigmodel.reporting.report.page import page
+from bigmodel.reporting.report.samples import Shown
+from bigmodel.spec import Classes, Features, Flags, Values
 
 CLASSES = Classes(("a", "b", "c"), (1, 1, 1))
 
@@ -128,3 +130,14 @@ def test_one_sample_is_enough(target: Classes | Flags | Values) -> None:
     outputs = torch.zeros(1, target.output_size)
     truth = torch.tensor([1]) if isinstance(target, Classes) else torch.zeros(1, target.output_size)
     assert sections(outputs, truth, target)
+
+
+def test_long_names_do_not_make_a_page_large() -> None:
+    names = tuple(f"{n}" * 5000 for n in range(30))
+    draw = torch.Generator().manual_seed(0)
+    outputs, truth = torch.randn(2000, 30, generator=draw), torch.arange(2000) % 30
+    target = Classes(names, (1,) * 30)
+    report = RunReport("r", "r", sections(outputs, truth, target))
+    mistakes = worst(outputs, truth, target, 24)
+    report.add("Mistakes", Shown(Features(1), None).mistakes([torch.zeros(1)] * 24, mistakes))
+    assert len(page([report])) < 400_000

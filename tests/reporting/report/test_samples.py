@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from bigmodel.reporting.report.content import Exhibit, Exhibits, Table
+from bigmodel.reporting.report.content import Exhibit, Exhibits, Table, cut
 from bigmodel.reporting.report.held_out import Mistake
-from bigmodel.reporting.report.samples import Shown, cut
+from bigmodel.reporting.report.samples import Shown
 from bigmodel.spec import Features, Image, Sequence, Tokens
 
 MISTAKE = [Mistake(0, "p", "t")]

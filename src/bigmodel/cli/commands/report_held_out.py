@@ -32,6 +32,7 @@ from bigmodel.reporting.report.content import (
     Note,
     RunReport,
     Table,
+    cut,
 )
 from bigmodel.spec import IGNORED, NextTokens, Values
 from bigmodel.training.outputs import model_outputs, token_losses
@@ -159,10 +160,10 @@ def _add_texts(report: RunReport, loaded: LoadedRun, data: EvalData, exhibits: i
 def _unexpected(part: SplitData, reader: TextReader, index: int, loss: float) -> Exhibit:
     """A text with its mean loss; of a pair, the second, after the first."""
     inputs, targets = (each[0] for each in part.take(torch.tensor([index])))
-    text = samples.cut(reader.decode([token for token in targets.tolist() if token != IGNORED]))
+    text = cut(reader.decode([token for token in targets.tolist() if token != IGNORED]))
     lines = [("mean loss", figure(loss)), ("sample", str(index))]
     if inputs.dim() == 2:
-        lines.insert(0, ("source", samples.cut(reader.decode(inputs[0].tolist()))))
+        lines.insert(0, ("source", cut(reader.decode(inputs[0].tolist()))))
     return Exhibit("", lines, text=text)
 
 
@@ -177,9 +178,9 @@ def _generated(loaded: LoadedRun, data: EvalData) -> list[Block]:
         return [Note(str(error), warning=True)]
     exhibits = []
     for each in texts:
-        text, prompt = samples.cut(each.text, 1000), samples.cut(each.prompt)
+        text, prompt = cut(each.text, 1000), cut(each.prompt)
         if each.truth:
-            lines = [("source", prompt), ("reference", samples.cut(each.truth))]
+            lines = [("source", prompt), ("reference", cut(each.truth))]
             exhibits.append(Exhibit("", lines, text=text))
         else:
             exhibits.append(Exhibit("", [], text=text, before=prompt))

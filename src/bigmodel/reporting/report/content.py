@@ -7,6 +7,13 @@ from dataclasses import dataclass, field
 
 from bigmodel.reporting.report.drawing import Drawing
 
+_MOST_LETTERS = 600  # of a text
+
+
+def cut(text: str, most: int = _MOST_LETTERS) -> str:
+    """A text, cut to `most` letters."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
 
 @dataclass(frozen=True)
 class Note:

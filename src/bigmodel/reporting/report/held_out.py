@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from bigmodel.errors import counted
 from bigmodel.reporting.formatting import figure
 from bigmodel.reporting.predictions import decode_outputs
 from bigmodel.reporting.report import charts
-from bigmodel.reporting.report.content import Block, Chart, Charts, Note, Section, Table
+from bigmodel.reporting.report.content import Block, Chart, Charts, Note, Section, Table, cut
 from bigmodel.reporting.report.score_curves import (
     Curve,
     calibration_error,
@@ -29,6 +29,7 @@ _MOST_CURVES = 5
 _MOST_ROWS = 30  # of a table of classes
 _MOST_PAIRS = 10
 _MOST_VALUES = 4  # that have charts
+_MOST_LETTERS = 80  # of a name
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +55,7 @@ def sections(outputs: Tensor, targets: Tensor, target: Target) -> list[Section]:
         outputs: (samples, output_size), raw and defined.
         targets: as in `data.base.Batch`.
     """
+    target = _with_short_names(target)
     decoded = decode_outputs(outputs, target).double().numpy()
     match target:
         case Classes():
@@ -77,7 +79,7 @@ def worst(outputs: Tensor, targets: Tensor, target: Target, count: int) -> list[
         outputs, targets: see `sections`.
         count: the most that are returned.
     """
-    raw = outputs.double()
+    raw, target = outputs.double(), _with_short_names(target)
     match target:
         case Classes():
             cost = -torch.log_softmax(raw, 1).gather(1, targets[:, None])[:, 0]
@@ -96,6 +98,13 @@ def worst(outputs: Tensor, targets: Tensor, target: Target, count: int) -> list[
     order = torch.argsort(cost, descending=True, stable=True)
     chosen = order[wrong[order]][:count].tolist()
     return [_mistake(index, raw[index], targets[index], target) for index in chosen]
+
+
+def _with_short_names(target: Target) -> Target:
+    """A target whose names bear being repeated hundreds of times on a page."""
+    if isinstance(target, Classes | Flags | Values):
+        return replace(target, names=tuple(cut(name, _MOST_LETTERS) for name in target.names))
+    return target
 
 
 def _mistake(index: int, raw: Tensor, truth: Tensor, target: Target) -> Mistake:

@@ -14,7 +14,7 @@ from torch import Tensor
 from bigmodel.data.reader import Reader, TextReader
 from bigmodel.data.tabular.reader import TableReader
 from bigmodel.reporting.report.charts import sparkline
-from bigmodel.reporting.report.content import Block, Exhibit, Exhibits, Table
+from bigmodel.reporting.report.content import Block, Exhibit, Exhibits, Table, cut
 from bigmodel.reporting.report.held_out import Mistake
 from bigmodel.reporting.report.raster import png_of_pixels
 from bigmodel.spec import Features, Image, Input, Tokens
@@ -22,7 +22,7 @@ from bigmodel.spec import Sequence as Steps
 
 _SIDE = 128  # pixels of the longer side of a picture, at most
 _MOST_CELLS = 12  # columns of a row
-_MOST_LETTERS = 600  # of a text
+_MOST_LETTERS = 200  # of a cell
 _MOST_LINES = 8  # features of a sequence that are drawn as lines
 
 
@@ -75,7 +75,7 @@ class Shown:
                     name: f"{value:.4g}" for name, value in zip(names, stored.tolist(), strict=True)
                 }
             rows.append([self._name(mistake.index), mistake.prediction, mistake.truth])
-            rows[-1] += list(cells.values())[:_MOST_CELLS]
+            rows[-1] += [cut(cell, _MOST_LETTERS) for cell in list(cells.values())[:_MOST_CELLS]]
             if len(rows) == 1:
                 heads += list(cells)[:_MOST_CELLS]
         return Table(heads, rows)
@@ -107,11 +107,6 @@ class Shown:
         if isinstance(self.reader, TextReader):
             return cut(self.reader.decode(known))
         return cut(" ".join(map(str, known)))
-
-
-def cut(text: str, most: int = _MOST_LETTERS) -> str:
-    """A text, cut to `most` letters."""
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _pixels(stored: Tensor) -> tuple[NDArray[np.uint8], bool]:
