@@ -7,6 +7,7 @@ They are imported when they are first asked for: the package itself loads nothin
 __version__ = "0.1.0"
 
 _LAZY = {
+    "sklearn": "bigmodel.sklearn",
     "TrainedRun": "bigmodel.api.trained_run",
     "load": "bigmodel.api.trained_run",
     "train": "bigmodel.api.training",
@@ -19,7 +20,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'bigmodel' has no attribute '{name}'")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    module = import_module(_LAZY[name])
+    value = globals()[name] = module if name == "sklearn" else getattr(module, name)
     return value
 
 

@@ -9,7 +9,10 @@ import pytest
 
 from tests.end_to_end import pages
 
-SCRIPTS = {"use_a_run.py": ["[{'prediction': ", "{'loss': ", "{'prediction': [", "0.002 "]}
+SCRIPTS = {
+    "use_a_run.py": ["[{'prediction': ", "{'loss': ", "{'prediction': [", "0.002 "],
+    "search.py": ["[0.", "{'classifier__optimizer.lr': 0.1} [0 0 0]"],
+}
 """Each script of the page, and how the lines begin that it prints after training."""
 
 

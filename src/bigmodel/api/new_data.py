@@ -200,9 +200,10 @@ def _column(values: Any) -> Any:
         return values
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
-    if isinstance(values, np.ndarray):
-        values = np.ascontiguousarray(values)
-    return pa.array(values, from_pandas=True)
+    if not isinstance(values, np.ndarray):  # Arrow looks for pandas each time that it reads a list
+        items, values = list(values), np.empty(len(values), object)
+        values[:] = items
+    return pa.array(np.ascontiguousarray(values), from_pandas=True)
 
 
 def _array(values: Any) -> Any:
