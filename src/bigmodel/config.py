@@ -15,6 +15,7 @@ from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
 from bigmodel.errors import ConfigError, did_you_mean, first_line
 from bigmodel.metrics import parse_metrics
+from bigmodel.metrics.threshold import Maximised
 from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig
@@ -28,6 +29,9 @@ class TopConfig(Config):
     plugins: list[str] = Field([], description="Python modules that register models, data, losses, …")
     metrics: list[str | dict[str, Any]] = Field(
         [], description="metrics to add to the usual ones, such as [auc, {name: ece, bins: 20}]"
+    )
+    threshold: Maximised | None = Field(
+        None, description="of yes/no targets: what the decision threshold maximises; null: it is 0.5"
     )
     output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(

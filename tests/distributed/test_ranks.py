@@ -32,6 +32,7 @@ CASES: Cases = {
         "data.samples": 53,
         "data.batch_size": 4,
     },
+    "a threshold": {"data.outputs": 2, "threshold": "f1", "data.samples": 53, "data.batch_size": 4},
     "quantiles of errors": {"data.target": "values", "metrics": ["error_quantiles", "mape"]},
     "one set for all": {"data.validation": False},
 }

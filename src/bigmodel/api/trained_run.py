@@ -163,7 +163,7 @@ class TrainedRun:
                 numbers[~known] = float("nan")
                 columns = dict(zip(self.classes, numbers.numpy().T, strict=True))
             else:
-                columns = predictions(outputs, target, probabilities=False)
+                columns = predictions(outputs, target, probabilities=False, cuts=self._loaded.cuts)
             if given.kind == "path":
                 columns = merge_columns(samples.columns, columns)
             elif given.kind in ("array", "list") and not probabilities:

@@ -34,6 +34,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metrics_for
+from bigmodel.metrics.threshold import is_yes_no
 from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.optimizers.elementwise import is_elementwise
@@ -102,6 +103,7 @@ def build_run(
     loss, model, layers, rows = _model(config, dataset, runtime, first)
     chosen_metrics = choose_metrics(config.metrics, dataset.spec.target)
     rows += _rows("Warning", custom_parts.try_metrics(chosen_metrics))
+    _check_threshold(config, dataset)
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
     metrics |= chosen_metrics.directions
     monitor, stop_monitor = _monitors(config, dataset, metrics)
@@ -147,6 +149,7 @@ def build_run(
         saver=_saver(config, folder / "checkpoints", monitor, ranks, shared=bool(parallel.parts)),
         sinks=_sinks(config, folder, console) if ranks.is_first else Sinks([]),
         summary=_summary(monitor, metrics, model, dataset, runtime, loss),
+        threshold=config.top.threshold,
         chosen_metrics=chosen_metrics,
         text_sampler=text_sampler,
         throughput=throughput,
@@ -292,6 +295,22 @@ def _monitors(config: RunConfig, dataset: Dataset, modes: dict[str, str]) -> tup
             f" (data.validation=false). Use {key}.patience=null, or {key}.monitor=train/loss."
         )
     return monitor, stop_monitor
+
+
+def _check_threshold(config: RunConfig, dataset: Dataset) -> None:
+    key, target = f"threshold={config.top.threshold}", dataset.spec.target
+    if config.top.threshold is None:
+        return
+    if not is_yes_no(target):
+        raise ConfigError(
+            f"{key}: a decision threshold needs two classes or yes/no labels, and the target is"
+            f" {target}. Leave it out."
+        )
+    if dataset.val is None:
+        raise ConfigError(
+            f"{key}: it is chosen on the validation set, and there is none (data.validation=false)."
+            " Leave it out."
+        )
 
 
 def _check_followed(config: RunConfig, schedule: Schedule, monitor: Monitored) -> None:

@@ -48,7 +48,6 @@ class ChosenMetrics:
 
     def __init__(self, metrics: Sequence[Metric] = ()) -> None:
         self.metrics = list(metrics)
-        self._keeps = any(isinstance(metric, WholeMetric) for metric in metrics)
         self.reset()
 
     @property
@@ -56,8 +55,13 @@ class ChosenMetrics:
         """All figures, each with the way it is better."""
         return {name: way for metric in self.metrics for name, way in metric.directions.items()}
 
-    def reset(self) -> None:
-        """Forgets all samples."""
+    def reset(self, *, keeps: bool = False) -> None:
+        """Forgets all samples.
+
+        Args:
+            keeps: whether to keep the outputs of those to come, even if no metric needs them.
+        """
+        self._keeps = keeps or any(isinstance(metric, WholeMetric) for metric in self.metrics)
         self._sums: dict[int, Tensor] = {}
         self._outputs: list[Tensor] = []
         self._targets: list[Tensor] = []
@@ -69,7 +73,7 @@ class ChosenMetrics:
             outputs, targets: as `SumMetric.sums` has it, of any floating type.
             decided: outputs moved by a decision threshold; None: there is none.
         """
-        if not self.metrics:
+        if not (self.metrics or self._keeps):
             return
         outputs, decided = outputs.float(), (outputs if decided is None else decided).float()
         if outputs.device.type == "mps":  # it has no float64
@@ -99,12 +103,7 @@ class ChosenMetrics:
         Raises:
             SpecError: a user's own metric fails.
         """
-        if not self.metrics:
-            return Figures()
-        outputs = [part.outputs for part in parts if part.outputs is not None]
-        targets = [part.targets for part in parts if part.targets is not None]
-        whole = (torch.cat(outputs), torch.cat(targets)) if outputs else None
-        found = Figures()
+        whole, found = whole_of(parts), Figures()
         for index, metric in enumerate(self.metrics):
             given: tuple[Any, ...] | None = whole
             if isinstance(metric, SumMetric):
@@ -113,6 +112,13 @@ class ChosenMetrics:
             if given is not None:
                 _add(metric, given, found, by_class)
         return found
+
+
+def whole_of(parts: Sequence[Gathered]) -> tuple[Tensor, Tensor] | None:
+    """The outputs and targets of all samples; None if they were not kept."""
+    outputs = [part.outputs for part in parts if part.outputs is not None]
+    targets = [part.targets for part in parts if part.targets is not None]
+    return (torch.cat(outputs), torch.cat(targets)) if outputs else None
 
 
 def _add(metric: Any, given: tuple[Any, ...], found: Figures, by_class: bool) -> None:

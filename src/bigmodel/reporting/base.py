@@ -116,6 +116,7 @@ class EvaluationResult:
         undefined: whether the model gave NaN or infinity; all metrics are NaN then.
         reasons: otherwise, why a metric is NaN, by its name.
         by_class: metrics of each class, label or value, by name and class.
+        best_cuts: the decision thresholds that suit it best, if they were looked for.
     """
 
     metrics: dict[str, float]
@@ -126,6 +127,7 @@ class EvaluationResult:
     undefined: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
     by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    best_cuts: list[float] | None = None
 
 
 @dataclass
@@ -135,6 +137,7 @@ class Summary:
     `skipped` counts updates that were left out, `left_out` samples by reason; `loss` describes the loss.
     `directions` has `max` or `min` for each metric, without its prefix: which way it is better.
     `test_by_class` has the figures of each class of the test set, by name and class; None: undefined.
+    `threshold` has the probabilities above which the best model's decisions are yes; empty: 0.5.
     """
 
     status: str  # "running" | "finished" | "stopped" | "pruned" | "failed"
@@ -142,6 +145,7 @@ class Summary:
     final: dict[str, float | int] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     test_by_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    threshold: dict[str, float] = field(default_factory=dict)
     monitor: str = ""
     mode: str = ""
     directions: dict[str, str] = field(default_factory=dict)

@@ -11,21 +11,26 @@ import torch
 from torch import Tensor
 
 from bigmodel.metrics import defined
+from bigmodel.metrics.threshold import move
 from bigmodel.spec import Classes, Flags, Target, Values
 
 _DIGITS = 7  # that a float32 holds
 
 
-def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict[str, Any]:
+def predictions(
+    outputs: Tensor, target: Target, *, probabilities: bool, cuts: Sequence[float] | None = None
+) -> dict[str, Any]:
     """The predictions as columns by name.
 
-    For classes: `prediction`, the likeliest label, and its `probability`. For yes/no labels: one column
-    each, 1 if the label is predicted. For values: `prediction` in the value's own unit, or one column
-    each under its own name. Undefined predictions are null.
+    For classes: `prediction`, the likeliest label, and its `probability`; of two classes the second if
+    it passes its threshold. For yes/no labels: one column each, 1 if the label is predicted. For values:
+    `prediction` in its own unit, or one column each under its own name. Undefined predictions are
+    null.
 
     Args:
         outputs: (samples, output_size), raw.
         probabilities: add `probability of NAME` for each class or label.
+        cuts: decision thresholds, as `metrics.threshold` has them; None: 0.5.
     """
     import pyarrow as pa
 
@@ -40,10 +45,10 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
     if isinstance(target, Flags):
         predicted: dict[str, Any] = {
             name: pa.array(column.numpy().astype(np.int8), mask=unknown)
-            for name, column in zip(target.names, outputs.T > 0, strict=True)
+            for name, column in zip(target.names, move(outputs, cuts, target).T > 0, strict=True)
         }
     else:
-        likeliest = outputs.argmax(1)
+        likeliest = move(outputs, cuts, target).argmax(1)
         places = pa.array(likeliest.numpy(), mask=unknown)
         labels = pa.array(list(target.names), pa.string()).take(places)
         predicted = {

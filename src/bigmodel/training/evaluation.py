@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ from bigmodel.data.reader import TextReader
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.losses import Loss
 from bigmodel.metrics import ChosenMetrics, Figures, Metrics, undefined_reasons
+from bigmodel.metrics.chosen import whole_of
+from bigmodel.metrics.threshold import Maximised, best_cuts, move
 from bigmodel.models.base import eval_mode
 from bigmodel.reporting.base import EvaluationResult, PredictedSample
 from bigmodel.runtime import progress_messages
@@ -39,6 +41,8 @@ def evaluate(
     lockstep: bool = False,
     chosen: ChosenMetrics | None = None,
     by_class: bool = False,
+    cuts: Sequence[float] | None = None,
+    maximised: Maximised | None = None,
 ) -> EvaluationResult:
     """Evaluates a model on every sample of a part, model and loss in evaluation mode.
 
@@ -55,10 +59,12 @@ def evaluate(
         lockstep: whether all of them have to call the model equally often (`Parallel.lockstep`).
         chosen: more metrics, which are reset first; None: there are none.
         by_class: whether to compute those of each class, too.
+        cuts: thresholds that decisions are judged with, as `metrics.threshold` has it; None: 0.5.
+        maximised: what to find such thresholds for; None: they are not looked for.
     """
     metrics.reset()
-    chosen = ChosenMetrics() if chosen is None else chosen
-    chosen.reset()
+    chosen, target = ChosenMetrics() if chosen is None else chosen, dataset.spec.target
+    chosen.reset(keeps=maximised is not None)
     total = torch.zeros((), device=runtime.device)
     weight: torch.Tensor | int = 0
     shown: list[PredictedSample] = []
@@ -80,35 +86,34 @@ def evaluate(
             with runtime.autocast():
                 outputs = model(batch.inputs)
                 total = total + loss(outputs, batch.targets)
-            metrics.update(outputs, batch.targets)
-            chosen.update(outputs, batch.targets)
-            if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
-                shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
+            decided = move(outputs, cuts, target)
+            metrics.update(decided, batch.targets)
+            chosen.update(outputs, batch.targets, decided)
+            if samples and not isinstance(target, NextTokens) and len(shown) < SAMPLES:
+                shown += _samples(batch, decided, dataset, SAMPLES - len(shown))
     metrics = metrics.summed(ranks.sum)
-    target, computed = dataset.spec.target, metrics.compute()
+    computed = metrics.compute()
     values = {"loss": float(ranks.sum(total) / weight), **computed}
     undefined = math.isnan(values["loss"]) or all(map(math.isnan, computed.values()))
     if undefined:  # the loss may be finite if it ignores that sample
         values = dict.fromkeys([*values, *chosen.directions], math.nan)
-    figures = Figures() if undefined else _chosen_figures(chosen, ranks, by_class)
+    figures, best = Figures(), None
+    if (chosen.metrics or maximised) and not undefined:
+        # Those that compute layers together have the same samples.
+        parts = list(dict(ranks.gather((ranks.data_rank, chosen.gathered()))).values())
+        figures, kept = chosen.compute(parts, by_class=by_class), whole_of(parts)
+        best = best_cuts(*kept, target, maximised) if maximised and kept else None
     chosen.reset()  # the outputs of all samples need not be kept any longer
     return EvaluationResult(
         metrics=values | figures.values,
         reasons={} if undefined else undefined_reasons(values) | figures.reasons,
         by_class=figures.by_class,
+        best_cuts=best,
         undefined=undefined,
         confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
         class_names=target.names if isinstance(target, Classes) else (),
         samples=shown,
     )
-
-
-def _chosen_figures(chosen: ChosenMetrics, ranks: Ranks, by_class: bool) -> Figures:
-    """Of the samples of all ranks; those that compute layers together have the same samples."""
-    if not chosen.metrics:
-        return Figures()
-    parts = dict(ranks.gather((ranks.data_rank, chosen.gathered())))
-    return chosen.compute(list(parts.values()), by_class=by_class)
 
 
 def _cut(batches: Iterator[Batch], at_once: int | None) -> Iterator[Batch]:

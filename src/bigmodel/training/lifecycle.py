@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from bigmodel.errors import BigModelError, CheckpointError, counted, reason
+from bigmodel.metrics.threshold import thresholds
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.runtime import progress_messages
 from bigmodel.runtime.signals import Pruned
@@ -82,6 +83,8 @@ def _flushing(run: Run) -> Iterator[None]:
 def _conclude(run: Run) -> None:
     summary, progress = run.summary, run.state.progress
     summary.best, summary.final, summary.steps = progress.best, progress.final, progress.step
+    target = run.dataset.spec.target
+    summary.threshold = thresholds(progress.best_cuts, target)
     summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
     summary.seconds = round(progress.seconds + run.watch.lap(), 3)
     # Only now is it known which engine was chosen, and how many threads.

@@ -31,6 +31,7 @@ class Validation:
         stop_value: the best value of early stopping's metric; None before the first finite one.
         bad_evaluations: evaluations since that metric improved.
         stop: whether early stopping ends the run.
+        cuts: the decision thresholds that suit the set best; None: they are not looked for.
     """
 
     metrics: dict[str, float]
@@ -39,6 +40,7 @@ class Validation:
     stop_value: float | None
     bad_evaluations: int
     stop: bool
+    cuts: list[float] | None = None
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Progress:
         final: the newest record.
         bad_evaluations: evaluations since early stopping's metric improved; `stop_value` is its best.
         metrics: the newest evaluation's metrics, by full name.
+        cuts: decision thresholds of the newest evaluation; `best_cuts` those of the best.
         stopped_early: whether early stopping has ended the run.
         out_of_time: whether `trainer.max_minutes` have ended it.
         skipped_updates: updates skipped because the loss or a gradient was not finite;
@@ -76,6 +79,8 @@ class Progress:
     bad_evaluations: int = 0
     stop_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    cuts: list[float] | None = None
+    best_cuts: list[float] | None = None
     stopped_early: bool = False
     out_of_time: bool = False
     skipped_updates: int = 0
@@ -111,16 +116,16 @@ class Progress:
 
     def apply(self, validation: Validation) -> None:
         """Applies the outcome of an evaluation."""
-        self.metrics = validation.metrics
+        self.metrics, self.cuts = validation.metrics, validation.cuts
         if validation.improved:
-            self.best_value = validation.monitored
+            self.best_value, self.best_cuts = validation.monitored, validation.cuts
         self.stop_value = validation.stop_value
         self.bad_evaluations = validation.bad_evaluations
         self.stopped_early = validation.stop
 
     def reset_best(self) -> None:
         """Forgets the best evaluation so far, and early stopping's."""
-        self.best, self.best_value = {}, None
+        self.best, self.best_value, self.best_cuts = {}, None, None
         self.bad_evaluations, self.stop_value = 0, None
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from bigmodel.engine.base import Engine
 from bigmodel.engine.step import Step
 from bigmodel.losses import Loss
 from bigmodel.metrics import ChosenMetrics, Metrics
+from bigmodel.metrics.threshold import Maximised
 from bigmodel.reporting.base import RunInfo, Sink, Summary
 from bigmodel.reporting.summary import write_summary
 from bigmodel.runtime.device import Runtime
@@ -41,6 +42,7 @@ class Run:
         step: does one update; `engine` does one or several in a call, in the fastest way.
         val: None: nothing is validated, and the last weights count.
         monitor: chooses the best checkpoint; `stop_monitor` ends the run early.
+        threshold: what decision thresholds maximise on the validation set; None: they are 0.5.
         chosen_metrics: of evaluations, beside the usual ones.
         text_sampler: None unless the model can write texts.
         profiled: whether a few steps are profiled.
@@ -73,6 +75,7 @@ class Run:
     saver: NoSaver
     sinks: Sink
     summary: Summary
+    threshold: Maximised | None = None
     chosen_metrics: ChosenMetrics = field(default_factory=ChosenMetrics)
     text_sampler: TextSampler | None = None
     throughput: Throughput = field(default_factory=Throughput)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from bigmodel.checkpointing import checkpoint
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.data.base import PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.errors import CheckpointError, UndefinedError
+from bigmodel.metrics.threshold import thresholds
 from bigmodel.models.base import Writer
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.training.evaluation import evaluate
@@ -36,7 +38,8 @@ def validate(run: Run, *, show: bool) -> Validation:
     if run.val is not None:
         with state.evaluation_weights():
             # Samples are kept in any case: whether this evaluation ends the run is not known yet.
-            evaluation = _add_texts(run, "val", _evaluate(run, run.val, samples=True), samples=show)
+            result = _evaluate(run, run.val, samples=True, maximised=run.threshold)
+            evaluation = _add_texts(run, "val", result, samples=show)
         _warn_undefined(run, evaluation)
     metrics = {f"val/{name}": value for name, value in evaluation.metrics.items()}
     monitored = _value_of(run, run.monitor, metrics)
@@ -48,8 +51,9 @@ def validate(run: Run, *, show: bool) -> Validation:
     if run.config.histograms:
         run.sinks.weights(state.model, progress.step)
     # Ranks that compute the same on other hardware may differ in a last bit, but not in what they do.
+    cuts = evaluation.best_cuts
     return run.ranks.from_first(
-        Validation(metrics, monitored, improved, stop_value, bad_evaluations, stop)
+        Validation(metrics, monitored, improved, stop_value, bad_evaluations, stop, cuts)
     )
 
 
@@ -62,33 +66,41 @@ def test(run: Run) -> dict[str, float]:
         CheckpointError: the last checkpoint could not be written.
     """
     run.saver.flush()
+    if found := thresholds(run.state.progress.best_cuts, run.dataset.spec.target):
+        shown = ", ".join(f"{name} from {value:.3g}" for name, value in found.items())
+        run.sinks.message(f"Threshold: {shown}, for the best {run.threshold} of the validation set.")
     if run.test is None:
         return {}
-    load_best_weights(run, "The test set is evaluated")
-    evaluation = _evaluate(run, run.test, samples=False, by_class=True)
+    cuts = load_best_weights(run, "The test set is evaluated")
+    evaluation = _evaluate(run, run.test, samples=False, by_class=True, cuts=cuts)
     for name, each in evaluation.by_class.items():
         run.summary.test_by_class[f"test/{name}"] = dict(each)
     evaluation = _add_texts(run, "test", evaluation, samples=False)
     return {f"test/{name}": value for name, value in evaluation.metrics.items()}
 
 
-def load_best_weights(run: Run, purpose: str) -> None:
+def load_best_weights(run: Run, purpose: str) -> list[float] | None:
     """Gives the run's model the weights of its best checkpoint, or the last if that cannot be read.
 
     Args:
         purpose: what is done with the weights, for the warning in that case.
+
+    Returns:
+        The decision thresholds that were found with these weights on the validation set, if they were.
 
     Raises:
         CheckpointError: the last checkpoint could not be written.
     """
     run.saver.flush()
     run.ranks.barrier()
+    cuts = run.state.progress.best_cuts
     try:
         groups = _best_weights(run) if run.monitor.name else _last_weights(run)
     except CheckpointError as error:
-        groups = _last_weights(run)
+        groups, cuts = _last_weights(run), run.state.progress.cuts
         run.sinks.message(f"{error} {purpose} with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
+    return cuts
 
 
 def _best_weights(run: Run) -> TensorGroups:
@@ -111,7 +123,7 @@ def _last_weights(run: Run) -> TensorGroups:
     return checkpoint.load_newest(run.saver.checkpoints, run.ranks).groups
 
 
-def _evaluate(run: Run, part: Batches, *, samples: bool, by_class: bool = False) -> EvaluationResult:
+def _evaluate(run: Run, part: Batches, *, samples: bool, **more: Any) -> EvaluationResult:
     """One pass over a part, with fewer samples at once if memory runs out."""
     progress = run.state.progress
     parallel = run.step.parallel
@@ -130,7 +142,7 @@ def _evaluate(run: Run, part: Batches, *, samples: bool, by_class: bool = False)
             ranks=run.ranks,
             lockstep=parallel.lockstep,
             chosen=run.chosen_metrics,
-            by_class=by_class,
+            **more,
         )
 
     def reduce(before: int, now: int) -> str:

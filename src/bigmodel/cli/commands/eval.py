@@ -23,6 +23,7 @@ from bigmodel.data.fingerprint import compare
 from bigmodel.data.parts import SplitData
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
 from bigmodel.metrics import ChosenMetrics, choose_metrics, metrics_for, parse_metrics
+from bigmodel.metrics.threshold import thresholds
 from bigmodel.models.base import Writer
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.reporting.formatting import shown_path
@@ -77,6 +78,7 @@ def run(arguments: Namespace) -> None:
             "samples": samples,
             "loss": loss,
             "figures": named,
+            **({"threshold": threshold} if (threshold := _thresholds(loaded)) else {}),
             **({"by_class": by_class} if by_class else {}),
         }
         data_stream().write(json.dumps(jsonable(result)) + "\n")
@@ -86,8 +88,19 @@ def run(arguments: Namespace) -> None:
         ("Data", f"{data.source}, {counted(samples, 'sample')}"),
         ("Loss", describe_loss(loaded.loss(), loaded.preprocessing.spec.target)),
         ("Device", str(loaded.runtime)),
+        *_threshold_rows(loaded),
     ]
     print_metrics(shown_path(loaded.run_path.folder), rows, named, by_class)
+
+
+def _thresholds(loaded: LoadedRun) -> dict[str, float]:
+    return thresholds(loaded.cuts, loaded.preprocessing.spec.target)
+
+
+def _threshold_rows(loaded: LoadedRun) -> list[tuple[str, str]]:
+    shown = ", ".join(f"{name} from {value:.3g}" for name, value in _thresholds(loaded).items())
+    maximised = loaded.settings.get("threshold")
+    return [("Threshold", f"{shown}: best {maximised} of the validation set")] if shown else []
 
 
 def chosen_metrics(loaded: LoadedRun, names: Sequence[str] = ()) -> ChosenMetrics:
@@ -128,6 +141,7 @@ def evaluate_data(
         *(loaded.model, batches, loaded.loss(), metrics, loaded.runtime, dataset),
         chosen=chosen,
         by_class=True,
+        cuts=loaded.cuts,
     )
     if evaluation.undefined:
         raise UndefinedError(

@@ -14,6 +14,7 @@ from bigmodel.cli.commands.output_files import check_kind, check_place, write_by
 from bigmodel.cli.commands.run_paths import resolve_run
 from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError, require
+from bigmodel.metrics.threshold import thresholds
 from bigmodel.spec import Classes, Flags, TokenPair, Tokens, Values
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def graph_of(loaded: LoadedRun) -> OnnxGraph:
 
     spec, front = loaded.preprocessing.spec, front_of(loaded.preprocessing)
     longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1
-    graph = export_graph(ExportedModel(front, loaded.model, spec.target, longest).eval())
+    graph = export_graph(ExportedModel(front, loaded.model, spec.target, longest, loaded.cuts).eval())
     metadata = {
         "model": loaded.name,
         "step": loaded.step,
@@ -83,6 +84,7 @@ def graph_of(loaded: LoadedRun) -> OnnxGraph:
             for one in front.inputs
         ],
         "target": _target(loaded),
+        "thresholds": thresholds(loaded.cuts, spec.target),
         "note": front.note,
     }
     proto = graph.proto

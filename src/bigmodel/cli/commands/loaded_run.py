@@ -55,6 +55,8 @@ class LoadedRun:
         settings: the run's settings as plain values.
         fingerprint: of the training data; None if the checkpoint has none.
         runtime: the device, and how to compute on it.
+        cuts: decision thresholds that were found with these weights, as `metrics.threshold` has them;
+            None: probabilities above 0.5.
     """
 
     run_path: RunPath
@@ -64,6 +66,7 @@ class LoadedRun:
     settings: dict[str, Any]
     fingerprint: dict[str, Any] | None
     runtime: Runtime
+    cuts: list[float] | None = None
 
     @property
     def name(self) -> str:
@@ -128,7 +131,7 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
         runtime = _runtime(settings, device, notify)
         texts = isinstance(preprocessing.spec.input, Tokens | TokenPair)  # each batch of its own width
         measure_kernels(not texts)
-        step = int(facts["progress"]["step"])
+        step, cuts = int(facts["progress"]["step"]), facts["progress"].get("cuts")
     except BigModelError as error:
         raise type(error)(f"{run_path.folder}: this run cannot be used here: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -139,7 +142,7 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
         ) from error
     _load_weights(model, groups, run_path)
     model.to(runtime.device).eval()
-    return LoadedRun(run_path, step, model, preprocessing, settings, facts.get("data"), runtime)
+    return LoadedRun(run_path, step, model, preprocessing, settings, facts.get("data"), runtime, cuts)
 
 
 def resolve_environment(values: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -23,12 +25,23 @@ class ExportedModel(nn.Module):
         model: in evaluation mode.
         target: what it predicts.
         longest: most tokens of a text; 1 if the model reads none.
+        cuts: decision thresholds, as `metrics.threshold` has them; None: 0.5.
     """
 
-    def __init__(self, front: Front, model: Model, target: Target, longest: int = 1) -> None:
+    def __init__(
+        self,
+        front: Front,
+        model: Model,
+        target: Target,
+        longest: int = 1,
+        cuts: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.preprocess, self.model = front.module, model
         self.front, self.target, self.longest = front, target, longest
+        self.register_buffer("cuts", None)
+        if cuts is not None and isinstance(target, Classes):
+            self.cuts = torch.tensor([0.0, *cuts]).double()
         self.register_buffer("mean", None)
         self.register_buffer("std", None)
         if isinstance(target, Values):
@@ -56,7 +69,8 @@ class ExportedModel(nn.Module):
     def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         outputs: Tensor = self.model(self.preprocess(*given))
         if isinstance(self.target, Classes):
-            return torch.softmax(outputs, dim=1), outputs.argmax(1)
+            decided = outputs if self.cuts is None else outputs.double() - self.cuts
+            return torch.softmax(outputs, dim=1), decided.argmax(1)
         if isinstance(self.target, Flags):
             return torch.sigmoid(outputs)
         if self.std is None:

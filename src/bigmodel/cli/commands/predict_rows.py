@@ -26,7 +26,8 @@ def predict_rows(loaded: LoadedRun, arguments: Namespace, output: Path | None) -
         loaded.model, new_samples.part, loaded.preprocessing, loaded.runtime, arguments.batch_size
     )
     target, rows = loaded.preprocessing.spec.target, len(new_samples.part)
-    predicted = predictions(outputs, target, probabilities=arguments.probabilities)
+    cuts = loaded.cuts
+    predicted = predictions(outputs, target, probabilities=arguments.probabilities, cuts=cuts)
     write_columns(merge_columns(new_samples.columns, predicted), output)
     if output is not None:
         seconds = time.perf_counter() - began
