@@ -69,12 +69,14 @@ def test_a_run_of_ranks_that_shared_the_weights_is_evaluated_used_and_exported(
         (
             ("device.parallel.shard=3",),
             "device.parallel.shard=3: the product has to be the number of ranks, or to divide it, and"
-            " there are 2 ranks. Use device.ranks=3, or other degrees.",
+            " there are 2 ranks. Start 3 (device.ranks=3, or as many with torchrun), or use other"
+            " degrees.",
         ),
         (
             ("device.ranks=1", "device.parallel.tensor=2"),
             "device.parallel.tensor=2: the product has to be the number of ranks, or to divide it, and"
-            " there is 1 rank. Use device.ranks=2, or other degrees.",
+            " there is 1 rank. Start 2 (device.ranks=2, or as many with torchrun), or use other"
+            " degrees.",
         ),
         (
             ("model.num_heads=1", "device.parallel.tensor=2"),

@@ -57,9 +57,9 @@ class ParallelConfig(Config):
         if degrees.data * tensor == ranks:
             return degrees
         typed = " × ".join(f"device.parallel.{key}={value}" for key, value in self if value)
-        are = "is 1 rank" if ranks == 1 else f"are {ranks} ranks"
+        are, product = "is 1 rank" if ranks == 1 else f"are {ranks} ranks", degrees.data * tensor
         raise ConfigError(
             f"{typed}: the product has to be the number of ranks"
             f"{'' if self.replicate else ', or to divide it'}, and there {are}."
-            f" Use device.ranks={degrees.data * tensor}, or other degrees."
+            f" Start {product} (device.ranks={product}, or as many with torchrun), or use other degrees."
         )
