@@ -38,6 +38,7 @@ def test_every_mistake_of_every_group_is_told_at_once() -> None:
             "trainer.epochs": "ten",
             "trainer.checkpoint": {"kepe": 2},
             "device.precision": "fp8",
+            "device.parallel": "shard",
             "seed": -1,
         }
     )
@@ -48,10 +49,11 @@ def test_every_mistake_of_every_group_is_told_at_once() -> None:
         "trainer.epochs='ten': ",
         "trainer.checkpoint.kepe: no such setting. Did you mean 'keep'?",
         "device.precision='fp8': ",
+        "device.parallel='shard': is a group of settings: device.parallel.replicate, device.parallel.",
         "seed=-1: ",
     ):
         assert sum(line.startswith(start) for line in told) == 1, start
-    assert len(told) == 7
+    assert len(told) == 8
 
 
 @pytest.mark.parametrize(

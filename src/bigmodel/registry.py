@@ -306,6 +306,9 @@ def _error_line(schema: type[BaseModel], issue: Any, path: str) -> str:
         )
     if issue["type"] == "missing":
         return f"{path}: is required and was not set."
+    if issue["type"] == "model_type":
+        keys = ", ".join(f"{path}.{field}" for field in _fields_at(schema, issue["loc"]))
+        return f"{path}={_quoted(redact(path, issue['input']))}: is a group of settings: {keys}."
     message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
     line = f"{path}={_quoted(redact(path, issue['input']))}: {message}."
     return line + _suggest_fix(path, issue["type"], issue["input"])
