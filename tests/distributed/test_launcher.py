@@ -82,3 +82,24 @@ def test_the_first_of_ranks_that_stop_has_time_to_save_and_to_say_that_it_cannot
         [sys.executable, "-c", SAVING, *words], capture_output=True, text=True, check=False, timeout=100
     )
     assert done.stdout == f"saved\n{told}\n", done.stderr
+
+
+TALKATIVE = """
+from bigmodel.distributed import launcher
+from bigmodel.errors import DataError
+
+
+def act(ranks):
+    raise DataError("x" * 1_000_000)
+
+
+print(len(str(launcher.launch(2, act, lambda: None).error)))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ranks are not forked")
+def test_an_error_may_be_longer_than_a_pipe_holds() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TALKATIVE], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "1000000\n", done.stderr

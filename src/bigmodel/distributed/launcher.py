@@ -95,7 +95,9 @@ def _supervise(ranks: Sequence[_Rank], requests: Callable[[], int | None], timeo
     running, deadline = list(ranks), math.inf
     result: Ended | None = None
     while running:
-        wait([rank.sentinel for rank in running], _TICK)
+        wait([channel for rank in running for channel in rank.channels], _TICK)
+        for rank in running:
+            rank.hear()
         if (number := requests()) is not None:
             for rank in running:
                 rank.signal(number)
@@ -131,6 +133,7 @@ class _Rank:
         timeout: float,
     ) -> None:
         self.number = number
+        self._said: list[BaseException | None] = []
         # The launcher computes nothing, and starts no thread: a process can be forked from it.
         processes = context()
         self._connection, theirs = processes.Pipe(duplex=False)
@@ -145,9 +148,9 @@ class _Rank:
         theirs.close()
 
     @property
-    def sentinel(self) -> int:
-        """Becomes readable when the process ends."""
-        return int(self._process.sentinel)
+    def channels(self) -> list[Any]:
+        """Become readable when the process ends, or says how."""
+        return [self._process.sentinel, *([] if self._said else [self._connection])]
 
     @property
     def alive(self) -> bool:
@@ -166,12 +169,18 @@ class _Rank:
         self._process.join()
         self._output.close()
 
+    def hear(self) -> None:
+        """Takes what the process says of its end: it would wait, if that is more than a pipe holds."""
+        with contextlib.suppress(EOFError, OSError):
+            if not self._said and self._connection.poll():
+                self._said.append(self._connection.recv())
+
     def ended(self) -> Ended:
         """How it ended; prints what it had to say, if it has ended without a word to the launcher."""
         self._process.join()
-        with contextlib.suppress(EOFError, OSError):
-            if self._connection.poll():
-                return Ended(self.number, self._connection.recv())
+        self.hear()
+        if self._said:
+            return Ended(self.number, self._said[0])
         sys.stderr.write(self._output.read())
         return Ended(self.number, status=self._process.exitcode)
 
