@@ -18,9 +18,17 @@ _LAZY = {
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'bigmodel' has no attribute '{name}'")
+    import gc
     from importlib import import_module
 
-    module = import_module(_LAZY[name])
+    # Torch has half a million objects, which would be searched again and again while modules are loaded.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        module = import_module(_LAZY[name])
+    finally:
+        if collects:
+            gc.enable()
     value = globals()[name] = module if name == "sklearn" else getattr(module, name)
     return value
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
 from bigmodel import redaction, registry
@@ -20,6 +18,9 @@ from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
+
+if TYPE_CHECKING:  # a trained run is used without it, and it is slow to import
+    from omegaconf import DictConfig
 
 
 class TopConfig(Config):
@@ -66,6 +67,9 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: an interpolation cannot be resolved.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     remember_referenced(str(OmegaConf.to_container(config, resolve=False)))
     try:
         return _resolved(config)
@@ -84,6 +88,8 @@ def to_shown(config: DictConfig) -> dict[str, Any]:
 
     So do references to settings that contain one, directly or indirectly.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     def literal(value: Any) -> Any:  # escaped, so that OmegaConf does not resolve it
         if isinstance(value, dict):
@@ -101,6 +107,8 @@ def to_shown(config: DictConfig) -> dict[str, Any]:
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

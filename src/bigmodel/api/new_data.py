@@ -142,8 +142,8 @@ def to_arrow(given: GivenData) -> Any:
         if given.kind == "columns":
             return pa.table({str(name): _column(values) for name, values in data.items()})
         if given.kind == "rows":
-            names = dict.fromkeys(name for row in data for name in row)
-            return pa.table({str(name): _column([row.get(name) for row in data]) for name in names})
+            rows = [{str(name): value for name, value in row.items()} for row in data]
+            return pa.Table.from_struct_array(pa.array(rows, from_pandas=True))
         return data if isinstance(data, pa.Table) else pa.table(data)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
         raise DataError(f"The table: cannot be read: {error}.") from error
@@ -200,10 +200,9 @@ def _column(values: Any) -> Any:
         return values
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
-    if not isinstance(values, np.ndarray):  # Arrow looks for pandas each time that it reads a list
-        items, values = list(values), np.empty(len(values), object)
-        values[:] = items
-    return pa.array(np.ascontiguousarray(values), from_pandas=True)
+    if isinstance(values, np.ndarray):
+        values = np.ascontiguousarray(values)
+    return pa.array(values, from_pandas=True)
 
 
 def _array(values: Any) -> Any:

@@ -8,8 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from bigmodel import registry
@@ -159,6 +157,9 @@ def resolve_environment(values: Any) -> Any:
         return values
     if set(re.findall(r"\$\{\s*([^:}\s]*)", values)) - _HARMLESS:
         return values
+    from omegaconf import OmegaConf  # slow to import and rarely needed
+    from omegaconf.errors import OmegaConfBaseException
+
     remember_referenced(values)
     try:
         plain = OmegaConf.to_container(OmegaConf.create({"value": values}), resolve=True)
