@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.cli import invocation, messages
 from bigmodel.cli.launch.hydra_patches import set_globals
@@ -44,6 +45,18 @@ class Task:
     folder: Path
     resumed: Path | None
     may_change: bool
+
+    @classmethod
+    def from_text(cls, text: str) -> Task:
+        """The task that `to_text` wrote."""
+        config, folder, resumed, may_change = json.loads(text)
+        return cls(OmegaConf.create(config), Path(folder), resumed and Path(resumed), may_change)
+
+    def to_text(self) -> str:
+        """The task as JSON; what refers to the environment is looked up where it is read."""
+        resumed = self.resumed and str(self.resumed)
+        config = OmegaConf.to_container(self.config, resolve=False)
+        return json.dumps([config, str(self.folder), resumed, self.may_change])
 
     @property
     def timeout(self) -> float:
@@ -139,7 +152,7 @@ def lead(meeting: Meeting, act: Callable[[Ranks], None], task: Task) -> None:
             f"device.ranks={wanted}: {meeting.place.starter} has started {meeting.size} processes."
             " Leave device.ranks out."
         )
-    meeting.open(task)
+    meeting.open(task.to_text())
     _train(meeting, act, task)
 
 
@@ -152,9 +165,10 @@ def follow(place: Place, act: Callable[[DictConfig, Path, Ranks], None]) -> int:
     sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     current = invocation.current
     current.meeting = meeting = Meeting(place)
-    task: Task | None = meeting.hear()
-    if task is None:
+    text = meeting.hear()
+    if text is None:
         return 0
+    task = Task.from_text(text)
     current.resumed, current.may_change = task.resumed, task.may_change
     current.signals.enter(SignalMode.RAISE)
     try:

@@ -4,13 +4,12 @@ the one that says what has gone wrong."""
 from __future__ import annotations
 
 import contextlib
-import pickle
 import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch.distributed as dist
 
@@ -58,18 +57,18 @@ class Meeting:
         """How many processes there are."""
         return self.place.size
 
-    def open(self, task: object) -> None:
+    def open(self, task: str | None) -> None:
         """Tells the others what to do, once; None: nothing."""
         if self._is_open:
             return
         self._is_open = True
-        self._store.set("task", pickle.dumps(task).hex())
+        self._store.set("task", task or "")  # a text, and no pickle: other programs reach the port, too
         if task is None:  # the store may be this process's: it stays until they have heard
             deadline = time.monotonic() + _GRACE
             while self._store.add("left", 0) < self.size - 1 and time.monotonic() < deadline:
                 time.sleep(_POLL)
 
-    def hear(self) -> Any:
+    def hear(self) -> str | None:
         """What the first has told the others to do.
 
         Raises:
@@ -78,12 +77,12 @@ class Meeting:
         try:
             while not self._store.check(["task"]):
                 time.sleep(_POLL)
-            task = pickle.loads(bytes.fromhex(self._store.get("task").decode()))
-            if task is None:
+            task: str = self._store.get("task").decode()
+            if not task:
                 self._store.add("left", 1)
         except RuntimeError as error:
             raise LostRankError from error
-        return task
+        return task or None
 
     def form(self, timeout: float) -> ProcessGroup:
         """The group in which all of them train.
