@@ -12,7 +12,6 @@ from bigmodel.models.base import Model
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec
 
-NAME = __name__
 WIDTH = 7
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 import functools
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bigmodel import registry
-from tests.distributed import odd_models
 from tests.distributed.rank_runs import (
     ERROR,
     SPOIL,
@@ -28,6 +28,7 @@ from tests.distributed.rank_runs import (
     train_on,
 )
 
+PLUGIN = "tests.distributed.odd_models"  # not imported here: it would be a model of every other test
 SMALL = {"name": "transformer", "dim": 16, "num_heads": 4, "depth": 2, "dropout": 0.0, "bias": False}
 SEQUENCES = {"data.input": "sequence", "data.shape": [6, 5]}
 BLOCKS = {"model": SMALL, "trainer.clip_norm": 0.5, "trainer.epochs": 2, **SEQUENCES}
@@ -60,7 +61,7 @@ def model(name: str, **options: Any) -> dict[str, Any]:
 
 
 def odd(kind: str, **settings: Any) -> dict[str, Any]:
-    plugin = {"plugins": [odd_models.NAME], "model": {"name": "odd", "kind": kind}}
+    plugin = {"plugins": [PLUGIN], "model": {"name": "odd", "kind": kind}}
     return plugin | {"trainer.epochs": 2, "trainer.clip_norm": 0.5} | settings
 
 
@@ -148,6 +149,13 @@ RUNS = [
 ]
 BOUNDS = {"bf16": 5e-2, "modern bf16": 5e-2}
 """Half the rows have a gradient that is rounded by itself. All other runs agree to 1e-5."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plugin_is_forgotten() -> Iterator[None]:
+    yield
+    registry.models._entries.pop("odd", None)
+    sys.modules.pop(PLUGIN, None)
 
 
 @pytest.fixture(scope="module")
