@@ -39,7 +39,7 @@ def elsewhere(folder: Path, switches: dict[str, str], *argv: str) -> None:
 @pytest.mark.parametrize(
     ("begun", "others"),
     [
-        ("as it is", sorted(SWITCHES.keys() - {"as it is"})),
+        pytest.param("as it is", sorted(SWITCHES.keys() - {"as it is"}), marks=pytest.mark.slow),
         ("without vector instructions", ["as it is"]),
     ],
 )
