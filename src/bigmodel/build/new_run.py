@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,7 +36,6 @@ from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metr
 from bigmodel.metrics.threshold import is_yes_no
 from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
-from bigmodel.optim.optimizers.elementwise import is_elementwise
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.redaction import PER_INVOCATION
 from bigmodel.reporting import jsonl, tensorboard
@@ -107,7 +105,7 @@ def build_run(
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
     metrics |= chosen_metrics.directions
     monitor, stop_monitor = _monitors(config, dataset, metrics)
-    check_ranks(ranks, train, config)
+    check_ranks(ranks, degrees, train, config)
     synchronise(model, train, dataset, config, runtime, ranks)
     throughput = Throughput.of(dataset, model, runtime, sample, ranks)
     parallel = parallelise(model, ranks, degrees, runtime, all_used=not config.top.plugins)
@@ -225,12 +223,6 @@ def _step(
 ) -> Step:
     model = parallel.own
     optimizer = registry.optimizers.build(config.optimizer, model)
-    if parallel.parts and not is_elementwise(partial(registry.optimizers.build, config.optimizer)):
-        raise ConfigError(
-            f"optimizer={config.optimizer.name}: it updates a weight as a whole, and with"
-            " device.parallel.shard or .tensor each rank has a part of it. Leave these out, so that each"
-            " has a copy, or use another optimizer, such as adamw."
-        )
     tokens = config.data.token_bound
     return Step(
         model,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
+from bigmodel import registry
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
 from bigmodel.data.batching.batches import Batches
 from bigmodel.distributed.ranks import Ranks
 from bigmodel.errors import ConfigError, counted
 from bigmodel.models.layers.batch_norm import batch_norms, synchronise_batch_norms
+from bigmodel.optim.optimizers.elementwise import is_elementwise
 from bigmodel.runtime.device import Runtime
+from bigmodel.runtime.parallel_config import Degrees
 from bigmodel.spec import TokenPair, Tokens
 
 
@@ -24,7 +28,7 @@ def for_ranks(config: RunConfig, ranks: Ranks) -> RunConfig:
     return replace(config, trainer=config.trainer.model_copy(update={"on_oom": "stop"}))
 
 
-def check_ranks(ranks: Ranks, train: Batches, config: RunConfig) -> None:
+def check_ranks(ranks: Ranks, degrees: Degrees, train: Batches, config: RunConfig) -> None:
     """Refuses what ranks cannot do.
 
     Raises:
@@ -45,10 +49,22 @@ def check_ranks(ranks: Ranks, train: Batches, config: RunConfig) -> None:
             f"{key}: a batch of {counted(min(train.grouped, len(train)), 'sample')} has no row for each."
             " Use fewer ranks, or a larger data.batch_size."
         )
-    if config.trainer.histograms and config.device.parallel.over(ranks.size).replicate != ranks.size:
+    if degrees.share_weights:
+        _check_shared(config)
+
+
+def _check_shared(config: RunConfig) -> None:
+    """Refuses what takes whole weights."""
+    if config.trainer.histograms:
         raise ConfigError(
             "trainer.histograms=true: with device.parallel each rank has a part of the weights, and no"
             " histogram would be whole. Leave it out."
+        )
+    if not is_elementwise(partial(registry.optimizers.build, config.optimizer)):
+        raise ConfigError(
+            f"optimizer={config.optimizer.name}: it updates a weight as a whole, and with"
+            " device.parallel.shard or .tensor each rank has a part of it. Leave these out, so that each"
+            " has a copy, or use another optimizer, such as adamw."
         )
 
 

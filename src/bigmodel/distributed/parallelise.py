@@ -32,7 +32,7 @@ def parallelise(
     """
     if ranks.size == 1:
         return Parallel(model)
-    if degrees.replicate == ranks.size:
+    if not degrees.share_weights:
         return _Replicated(model, all_used)
     from bigmodel.distributed.sharded import Sharded  # loads much of torch
 

@@ -28,6 +28,11 @@ class Degrees(NamedTuple):
         """How many ranks have rows of a batch of their own."""
         return self.replicate * self.shard
 
+    @property
+    def share_weights(self) -> bool:
+        """Whether a rank has a part of the weights, and no copy of all."""
+        return self.shard * self.tensor > 1
+
     def __str__(self) -> str:
         parts = {"copies": self.replicate, "shards": self.shard, "tensor parts": self.tensor}
         return " × ".join(f"{count} {name}" for name, count in parts.items() if count > 1)
