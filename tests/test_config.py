@@ -132,3 +132,23 @@ def test_a_data_source_has_to_bring_what_all_have_in_common() -> None:
         registry.data._entries.pop("bare_source")
     assert told.startswith("data.name=bare_source: ")
     assert "DataConfig" in told
+
+
+def test_a_run_is_called_what_its_user_types() -> None:
+    top = parse(values({"run": {"name": 3, "tags": ["a", 1.5], "notes": None}})).top
+    assert top.run.model_dump() == {"name": "3", "tags": ["a", "1.5"], "notes": None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"run.nmae": "x"}, "run.nmae: no such setting. Did you mean 'name'? Known here: name, tags, "),
+        ({"run.name": ""}, "run.name='': String should have at least 1 character."),
+        ({"run.name": "x" * 201}, "run.name='xxx"),
+        ({"run.tags": "x"}, "run.tags='x': should be a valid list. A list is written 'run.tags=[x]'."),
+        ({"run.tags": ["x", True]}, "run.tags.1=True: should be a valid string."),
+        ({"run": "x"}, "run='x': is a group of settings: run.name, run.tags, run.notes."),
+    ],
+)
+def test_what_a_run_cannot_be_called(settings: dict[str, Any], told: str) -> None:
+    assert [line[: len(told)] for line in complaints(settings)] == [told]

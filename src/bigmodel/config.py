@@ -16,6 +16,7 @@ from bigmodel.metrics import parse_metrics
 from bigmodel.metrics.threshold import Maximised
 from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, load_plugins, validate
+from bigmodel.reporting.base import Labels
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
@@ -34,6 +35,7 @@ class TopConfig(Config):
     threshold: Maximised | None = Field(
         None, description="of yes/no targets: what the decision threshold maximises; null: it is 0.5"
     )
+    run: Labels = Field(Labels(), description="what to call it; any of these may change on resume")
     output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(
         None, description="run folder to resume; auto: the newest unfinished run of this config"

@@ -45,6 +45,17 @@ def test_refused_and_then_wanted(command: Command, word: str) -> None:
     assert again.status == 0, again.err
 
 
+def test_what_a_run_is_called_may_change_at_any_time(command: Command) -> None:
+    first = command(*SHORT, "trainer.epochs=1", "run.name='a/b \x1b[31mü'", "run.tags=[x]")
+    assert first.folder is not None
+    assert first.summary()["run"] == {"name": "a/b \x1b[31mü", "tags": ["x"], "notes": None}
+    assert r"Name: a/b \x1b[31mü" in first.out
+    more = command(f"resume={first.folder}", "trainer.epochs=2", "run.name=c", "run.notes=better")
+    assert more.status == 0, more.err
+    assert "Changed:" not in more.out
+    assert more.summary()["run"] == {"name": "c", "tags": ["x"], "notes": "better"}
+
+
 def test_a_changed_option_takes_effect(command: Command) -> None:
     first = command(*SHORT, "trainer.epochs=1", "scheduler=constant", "optimizer=sgd")
     changed = ("optimizer.lr=0.25", "optimizer.momentum=0.5", "resume_changed=true")

@@ -12,7 +12,8 @@ from tests.reporting import facts
 
 
 def test_comes_back_as_written(tmp_path: Path) -> None:
-    written = facts.summary(environment={"torch": "2.13", "device": "cpu"})
+    labels = {"name": "\x1b/ü", "tags": ["a"], "notes": None}
+    written = facts.summary(environment={"torch": "2.13", "device": "cpu"}, run=labels)
     write_summary(written, tmp_path)
     assert read_summary(tmp_path) == written
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]

@@ -10,7 +10,7 @@ from bigmodel.data.base import Dataset
 from bigmodel.errors import counted
 from bigmodel.losses import Loss
 from bigmodel.models.summary import Layer
-from bigmodel.reporting.base import RunInfo
+from bigmodel.reporting.base import Labels, RunInfo
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Target, Values
@@ -39,6 +39,7 @@ def run_info(
         length = counted(plan.steps, "step")
     rate = getattr(config.optimizer, "lr", math.nan)
     rows = [
+        *label_rows(config.top.run),
         ("Model", f"{model}, {counted(parameters, 'parameter')}"),
         ("Data", str(dataset.spec)),
         *dataset.header_rows,
@@ -67,7 +68,15 @@ def run_info(
         total_steps=plan.steps,
         first_step=0,
         monitor=monitor.name,
+        labels=config.top.run,
     )
+
+
+def label_rows(labels: Labels) -> list[tuple[str, str]]:
+    """What the user calls the run; notes on one line."""
+    notes = " ".join((labels.notes or "").split())
+    rows = [("Name", labels.name or ""), ("Tags", ", ".join(labels.tags)), ("Notes", notes)]
+    return [(label, text) for label, text in rows if text]
 
 
 def describe_loss(loss: Loss, target: Target) -> str:

@@ -146,7 +146,7 @@ def build_run(
         runtime=runtime,
         saver=_saver(config, folder / "checkpoints", monitor, ranks, shared=bool(parallel.parts)),
         sinks=_sinks(config, folder, console) if ranks.is_first else Sinks([]),
-        summary=_summary(monitor, metrics, model, dataset, runtime, loss),
+        summary=_summary(config, monitor, metrics, model, dataset, runtime, loss),
         threshold=config.top.threshold,
         chosen_metrics=chosen_metrics,
         text_sampler=text_sampler,
@@ -315,6 +315,7 @@ def _check_followed(config: RunConfig, schedule: Schedule, monitor: Monitored) -
 
 
 def _summary(
+    config: RunConfig,
     monitor: Monitored,
     directions: dict[str, str],
     model: nn.Module,
@@ -332,6 +333,7 @@ def _summary(
         parameters=sum(p.numel() for p in model.parameters()),
         left_out=dataset.left_out,
         environment=environment(runtime),
+        run=config.top.run.model_dump(),
     )
 
 

@@ -10,13 +10,28 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from bigmodel.errors import CheckpointError
 from bigmodel.models.summary import Layer
+from bigmodel.registry import Config
 from bigmodel.runtime import disk
+
+_Text = Annotated[str, Field(min_length=1, strict=False, coerce_numbers_to_str=True)]
+_Name = Annotated[_Text, Field(max_length=200)]
+_Tag = Annotated[_Text, Field(max_length=64)]
+
+
+class Labels(Config):
+    """What a user calls a run: shown wherever runs are, and of no effect on training."""
+
+    name: _Name | None = Field(None, description="what to call the run")
+    tags: list[_Tag] = Field([], description="words to find it by, such as [baseline, paper]")
+    notes: _Text | None = Field(None, description="remarks on it")
+
 
 Record = dict[str, float | int]
 """The figures of one moment: always `epoch` and `step`; then `train/loss`, `val/accuracy`, `lr`, …"""
@@ -38,6 +53,7 @@ class RunInfo:
         first_step: 0, or how many steps a resumed run has done already.
         last_recorded_step: figures of later steps, which a resumed run may find, are dropped.
         monitor: the metric that chooses the best checkpoint, such as `val/accuracy`.
+        labels: what the user calls it.
     """
 
     title: str
@@ -51,6 +67,7 @@ class RunInfo:
     first_step: int
     monitor: str
     last_recorded_step: int = 0
+    labels: Labels = field(default_factory=Labels)
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,7 @@ class Summary:
     `directions` has `max` or `min` for each metric, without its prefix: which way it is better.
     `test_by_class` has the figures of each class of the test set, by name and class; None: undefined.
     `threshold` has the probabilities above which the best model's decisions are yes; empty: 0.5.
+    `run` has the name, tags and notes that the user gave it.
     """
 
     status: str  # "running" | "finished" | "stopped" | "pruned" | "failed"
@@ -158,6 +176,7 @@ class Summary:
     left_out: dict[str, int] = field(default_factory=dict)
     error: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    run: dict[str, str | list[str] | None] = field(default_factory=Labels().model_dump)
 
 
 class Sink:

@@ -56,6 +56,7 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("early.patence=1", "Did you mean 'early.patience'?"),
         ("optimizer.betas=[1]", "optimizer=sgd has no such setting; it is one of optimizer=adam."),
         ("model.hidden_size=[1]", "Did you mean 'model.hidden_sizes'?"),
+        ("run.dir=x", "Did you mean 'hydra.run.dir'?"),
         ("seed.x=1", "seed.x: no such setting or group. Did you mean 'seed'?"),
         ("quite_different=1", "bigmodel-train --help lists all."),
         ("+seed=1", "seed: already exists. Leave out the plus: seed=…"),

@@ -50,6 +50,11 @@ def accepted(words: list[str]) -> None:
         parse(to_plain(compose("train", overrides=words)))
 
 
+def test_what_a_run_is_called_elsewhere() -> None:
+    told = other_tools.suggest("run_name", "first try", INDEX, [])
+    assert told == "Did you mean 'run.name=first try'?"
+
+
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
 def test_what_is_advised_is_accepted_or_holds_no_value(choices: list[str]) -> None:
     hints = set()

@@ -107,6 +107,10 @@ def _no_such_folder(case: Case) -> str | None:
     return f"{flag} {folder}: there is no such folder. Relative paths start at {Path.cwd()}."
 
 
+_FOLDERS = ("run.dir", "sweep.dir", "sweep.subdir")
+"""Settings of Hydra that name folders, without its name in front."""
+
+
 def _no_such_key(case: Case) -> str | None:
     """`optimizer.lrr=0.1`, `lr=0.1`, `modle=cnn`"""
     match = re.search(r"Could not override '([^']+)'", case.text)
@@ -124,7 +128,10 @@ def _no_such_key(case: Case) -> str | None:
     group = index.groups.get(key.partition(".")[0])
     if group is not None and "." in key:
         return source + _no_such_setting(key, group, case)
-    meant = did_you_mean(key.partition("@")[0], [*index.groups, *index.paths(case.argv)])
+    own = key.partition("@")[0]
+    meant = did_you_mean(own, [*index.groups, *index.paths(case.argv)])
+    if own in _FOLDERS:
+        meant = f" Did you mean 'hydra.{own}'?"
     return f"{source}{key}: no such setting or group.{meant} bigmodel-train --help lists all."
 
 

@@ -58,6 +58,9 @@ _SETTINGS = {
     "device.compile": "torch_compile torchcompile jit_compile",  # T t K
     "device.deterministic": "deterministic",  # L
     "seed": "seed_everything random_state random_seed manual_seed",  # L s
+    "run.name": "run_name experiment_name exp_name wandb_run_name name",  # T
+    "run.tags": "tags wandb_tags",
+    "run.notes": "notes description comment",
     "output_dir": "default_root_dir log_dir logdir save_dir outdir output logging_dir",  # L T t
     "resume": "resume_from_checkpoint ckpt_path resume_from checkpoint ckpt load_from",  # T L
 }

@@ -72,7 +72,8 @@ def _errors(group: str, settings: dict[str, Any], name: str) -> set[str]:
 
     values: dict[str, Any] = {}
     for path, value in settings.items():
-        *sections, last = path.split(".")[1:] or [path]
+        in_group = group in REGISTRIES or group in ("trainer", "device")
+        *sections, last = path.split(".")[1 if in_group else 0 :]
         inner = values
         for section in sections:
             inner = inner.setdefault(section, {})
