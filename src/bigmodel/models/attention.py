@@ -14,6 +14,7 @@ from bigmodel.models.base import Model
 from bigmodel.models.checks import check_divides, refuse_writing
 from bigmodel.models.layers import padding
 from bigmodel.models.layers.activations import initialise
+from bigmodel.models.layers.attention_weights import attention_weights, softmax
 from bigmodel.models.layers.embeddings import embed, grid_of
 from bigmodel.models.layers.fast_linear import Linear
 from bigmodel.models.layers.positions import Positions
@@ -90,9 +91,7 @@ class ScoredAttention(nn.Module):
         query, key, value = self._heads(inputs)
         dropout = self.dropout if self.training else 0.0
         if self.score == "additive":
-            scores = self._additive_scores(query, key)
-            scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
-            weights = torch.softmax(scores, dim=-1)
+            weights = softmax(self._additive_scores(query, key), mask)
             mixed = F.dropout(weights, dropout) @ value if dropout else weights @ value
         else:
             query, scale = self._scaled(query)
@@ -101,6 +100,14 @@ class ScoredAttention(nn.Module):
             )
         outputs: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return outputs
+
+    def attention_weights(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The weights with which `forward` sums values: (batch, heads, positions, positions)."""
+        query, key, _ = self._heads(inputs)
+        if self.score == "additive":
+            return softmax(self._additive_scores(query, key), mask)
+        query, scale = self._scaled(query)
+        return attention_weights(query, key, mask, scale=scale)
 
     def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (batch, heads, positions, head_dim) each."""

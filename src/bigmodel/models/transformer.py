@@ -86,7 +86,7 @@ class TransformerBase(Writer):
             self.scale = math.sqrt(config.dim)
 
     @property
-    def _decoder_blocks(self) -> Iterable[Block]:
+    def decoder_blocks(self) -> Iterable[Block]:
         """The blocks that see the text being written."""
         raise NotImplementedError
 
@@ -98,10 +98,9 @@ class TransformerBase(Writer):
     def _next_logits(self, tokens: Tensor, cache: KVCache, lengths: Tensor | None) -> Tensor:
         """Logits after the last of `tokens`, or after as many as `lengths` says: (batch, vocab_size)."""
         x = self._embed(tokens, cache.positions)
-        for block, layer in zip(self._decoder_blocks, cache.layers, strict=True):
+        for block, layer in zip(self.decoder_blocks, cache.layers, strict=True):
             x = block(x, None, layer, layer.source, cache.source_mask)
-        logits: Tensor = self.head(self._final_normed(padding.last_position(x, lengths)))
-        return logits
+        return self.unembed(padding.last_position(x, lengths))
 
     def _embed(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
         """Vectors of the inputs, with their positions: the first ones, or (batch, positions) numbers."""
@@ -111,6 +110,11 @@ class TransformerBase(Writer):
         if self.positions is not None:
             x = self.positions(x, positions)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def unembed(self, x: Tensor) -> Tensor:
+        """Outputs from vectors of the residual path: (…, dim) → (…, output_size)."""
+        outputs: Tensor = self.head(self._final_normed(x))
+        return outputs
 
     def _final_normed(self, x: Tensor) -> Tensor:
         return x if self.final_norm is None else cast(Tensor, self.final_norm(x))
@@ -177,7 +181,7 @@ class Transformer(TransformerBase):
         return padding.masked_mean(self._final_normed(x), lengths)
 
     @property
-    def _decoder_blocks(self) -> Iterable[Block]:
+    def decoder_blocks(self) -> Iterable[Block]:
         return cast(Iterable[Block], self.blocks)
 
     def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, KVCache]:
@@ -213,19 +217,19 @@ class EncoderDecoder(TransformerBase):
     def features(self, inputs: Tensor) -> Tensor:
         encoded, mask = self._encode(inputs[:, 0])
         x = self._embed(inputs[:, 1])
-        for block in self._decoder_blocks:
+        for block in self.decoder_blocks:
             x = block(x, None, None, block.read(encoded), mask)
         return self._final_normed(x)
 
     @property
-    def _decoder_blocks(self) -> Iterable[Block]:
+    def decoder_blocks(self) -> Iterable[Block]:
         return cast(Iterable[Block], self.decoder)
 
     def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, KVCache]:
         """See `Writer.prefill`; `max_length` is at most the spec's length."""
         cache = KVCache(len(self.decoder), lengths, max_length, inputs.device)
         encoded, cache.source_mask = self._encode(inputs[:, 0])
-        for block, layer in zip(self._decoder_blocks, cache.layers, strict=True):
+        for block, layer in zip(self.decoder_blocks, cache.layers, strict=True):
             layer.source = block.read(encoded)
         ends = to_device(torch.tensor(lengths), inputs.device)
         return self._next_logits(inputs[:, 1, : cache.longest], cache, ends), cache

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigmodel.models.layers.attention_weights import attention_weights
 from bigmodel.models.layers.fast_linear import Linear
 from bigmodel.models.layers.kv_cache import KeysValues, LayerKVCache
 from bigmodel.models.layers.positions import Rotary
@@ -129,6 +130,18 @@ class SelfAttention(_Attention):
         causal = self.causal and mask is None and positions is None
         return self._attend(query, key, value, mask, causal)
 
+    def attention_weights(
+        self, inputs: Tensor, mask: Tensor | None = None, cache: LayerKVCache | None = None
+    ) -> Tensor:
+        """The weights with which `forward` sums values: (batch, heads, positions, positions).
+
+        Args:
+            cache: None; text that is being written is not looked into.
+        """
+        assert cache is None
+        query, key, _ = self._heads(self._split(self.qkv(inputs)), None)
+        return attention_weights(query, key, mask, causal=self.causal and mask is None)
+
     def _heads(self, heads: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, with norms and rotation applied."""
         shares = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
@@ -166,10 +179,17 @@ class CrossAttention(_Attention):
 
     def forward(self, inputs: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
         """Attends to a source that has been `read`; `mask` is True at its real positions."""
+        return self._attend(self._queries(inputs), *source, mask, causal=False)
+
+    def attention_weights(
+        self, inputs: Tensor, source: KeysValues, mask: Tensor | None = None
+    ) -> Tensor:
+        """The weights with which `forward` sums values: (batch, heads, positions, source positions)."""
+        return attention_weights(self._queries(inputs), source[0], mask)
+
+    def _queries(self, inputs: Tensor) -> Tensor:
         query = self._split(self.query(inputs))
-        if self.query_norm is not None:
-            query = self.query_norm(query)
-        return self._attend(query, *source, mask, causal=False)
+        return query if self.query_norm is None else self.query_norm(query)
 
 
 class FeedForward(nn.Module):
