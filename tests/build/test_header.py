@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from bigmodel.build.header import describe_loss, label_rows
-from bigmodel.reporting.base import Labels
+from bigmodel.build.header import describe_loss
 from bigmodel.spec import Classes, Values
 
 
@@ -31,9 +30,3 @@ from bigmodel.spec import Classes, Values
 def test_a_loss_says_what_unit_it_is_in(target: Any, told: str) -> None:
     loss: Any = SimpleNamespace(described="mse")
     assert describe_loss(loss, target) == told
-
-
-def test_what_a_user_calls_a_run_is_told_line_by_line() -> None:
-    labels = Labels(name="a/b", tags=["x", "y z"], notes="first\n\nsecond")
-    assert label_rows(labels) == [("Name", "a/b"), ("Tags", "x, y z"), ("Notes", "first second")]
-    assert label_rows(Labels()) == []

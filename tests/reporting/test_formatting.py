@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.reporting import formatting
-from bigmodel.reporting.base import ProgressReport
+from bigmodel.reporting.base import Labels, ProgressReport
 from bigmodel.reporting.formatting import logdir_of, progress_line, tensorboard_command
 from tests.reporting import facts
 
@@ -154,3 +154,10 @@ def test_cells_are_aligned_without_blanks_at_the_end() -> None:
         "12",
         "3    a=1",
     ]
+
+
+def test_what_a_user_calls_a_run_is_told_line_by_line() -> None:
+    labels = Labels(name="a/b", tags=["x", "y z"], notes="first\n\nsecond").model_dump()
+    told = [("Name", "a/b"), ("Tags", "x, y z"), ("Notes", "first second")]
+    assert formatting.label_rows(labels) == told
+    assert formatting.label_rows(Labels().model_dump()) == formatting.label_rows({}) == []

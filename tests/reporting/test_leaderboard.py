@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.text import Text
@@ -358,3 +359,33 @@ def test_no_setting_and_no_mean_is_cut_at_50() -> None:
     job, mean, *_ = text.split("# 1")[1:]
     assert "model=cnn optimizer.lr=0.1 seed=1 optimizer.weight_decay=0.0001 val/accuracy 0.9000" in job
     assert "mean val/accuracy 0.9000 95 % interval 0.9000 to 0.9000 n 2" in mean
+
+
+def named(*names: str, **more: Any) -> list[JobResult]:
+    return [replace(row(job, 0.1 * job), name=name, **more) for job, name in enumerate(names)]
+
+
+def test_the_names_of_jobs_are_in_the_tables(tmp_path: Path) -> None:
+    jobs = named("plain", "a\x1b/b", "n" * 99, notes="first\nsecond")
+    write_csv(rank(jobs), tmp_path / "leaderboard.csv")
+    found = read(tmp_path / "leaderboard.csv")
+    assert list(found[0])[:5] == ["rank", "job", "name", "notes", "model"]
+    assert {each["notes"] for each in found} == {"first\nsecond"}
+    assert [each["name"] for each in found] == ["n" * 99, "a\x1b/b", "plain"]
+    heads, *lines = printed(jobs, terminal=False)
+    assert heads.split()[:3] == ["#", "job", "name"]
+    assert [line.split()[2] for line in lines[:3]] == ["n" * 39 + "…", r"a\x1b/b", "plain"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_names_fit_or_are_left_out_of_the_table(width: int) -> None:
+    jobs = named(*(f"a rather long name {job}" for job in range(3)), tags=["x"])
+    lines = printed(jobs, terminal=True, width=width)
+    assert max(map(len, lines)) <= width
+    assert any("a rather long name 2" in line for line in lines) == (width > 80)
+    assert any("0.2" in line for line in lines)
+
+
+def test_a_name_that_all_jobs_share_tells_them_apart_in_no_table() -> None:
+    assert "name" not in printed(named("same", "same"), terminal=False)[0].split()
+    assert "name" in printed(named("only"), terminal=False)[0].split()

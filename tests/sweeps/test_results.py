@@ -251,3 +251,15 @@ def test_a_learning_curve(tmp_path: Path) -> None:
     assert curve(result, "val/accuracy") == []
     (folder / "metrics.jsonl").write_text("\n".join(lines))
     assert curve(result, "val/accuracy") == [(0.5, 0.5), (3.0, 0.75)]
+
+
+def test_what_runs_are_called_is_told_and_is_no_setting(tmp_path: Path) -> None:
+    labels = {"name": "a/b", "tags": ["x", "y"], "notes": None}
+    job(tmp_path, 0, ["seed=0", "run.name=a/b", "run.tags=[x,y]"], FINISHED | {"run": labels})
+    job(tmp_path, 1, ["seed=1", "run.name=c"], FINISHED | {"run": "spoilt"})
+    first, second = read([tmp_path])
+    assert [result.changed for result in (first, second)] == [{"seed": "0"}, {"seed": "1"}]
+    assert (first.name, first.tags, first.notes) == ("a/b", ["x", "y"], "")
+    assert (second.name, second.tags, second.notes) == ("", [], "")
+    (alone,) = read([tmp_path / "0"])
+    assert alone.labels == {"name": "a/b", "tags": "x, y", "notes": ""}

@@ -10,8 +10,8 @@ from bigmodel.data.base import Dataset
 from bigmodel.errors import counted
 from bigmodel.losses import Loss
 from bigmodel.models.summary import Layer
-from bigmodel.reporting.base import Labels, RunInfo
-from bigmodel.reporting.formatting import shown_path
+from bigmodel.reporting.base import RunInfo
+from bigmodel.reporting.formatting import label_rows, shown_path
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Target, Values
 from bigmodel.training.plan import Monitored, Plan
@@ -39,7 +39,7 @@ def run_info(
         length = counted(plan.steps, "step")
     rate = getattr(config.optimizer, "lr", math.nan)
     rows = [
-        *label_rows(config.top.run),
+        *label_rows(config.top.run.model_dump()),
         ("Model", f"{model}, {counted(parameters, 'parameter')}"),
         ("Data", str(dataset.spec)),
         *dataset.header_rows,
@@ -70,13 +70,6 @@ def run_info(
         monitor=monitor.name,
         labels=config.top.run,
     )
-
-
-def label_rows(labels: Labels) -> list[tuple[str, str]]:
-    """What the user calls the run; notes on one line."""
-    notes = " ".join((labels.notes or "").split())
-    rows = [("Name", labels.name or ""), ("Tags", ", ".join(labels.tags)), ("Notes", notes)]
-    return [(label, text) for label, text in rows if text]
 
 
 def describe_loss(loss: Loss, target: Target) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bigmodel.errors import counted, program, shell_quoted
@@ -100,6 +100,17 @@ def header_rows(info: RunInfo) -> list[tuple[str, str]]:
         epoch = info.first_step // info.steps_per_epoch
         at = f"after step {info.first_step:,} of {info.total_steps:,}"
         rows.append(("Resuming", f"{at}, {counted(epoch, 'epoch')} done"))
+    return rows
+
+
+def label_rows(labels: Mapping[str, str | Sequence[str] | None]) -> list[tuple[str, str]]:
+    """What a user calls a run, as label and text: name, tags and notes, each on one line."""
+    rows = []
+    for key in ("name", "tags", "notes"):
+        value = labels.get(key) or ""
+        text = value if isinstance(value, str) else ", ".join(value)
+        if text := " ".join(text.split()):
+            rows.append((key.capitalize(), text))
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,13 @@ from bigmodel.reporting.terminal_tables import CHANGES
 from bigmodel.runtime.escaping import escape_line
 from bigmodel.sweeps.groups import Grouping
 from bigmodel.sweeps.jobs import in_one_line
-from bigmodel.sweeps.leaderboard import Board, keys_of, losses_of, metrics_of
+from bigmodel.sweeps.leaderboard import Board, keys_of, labels_of, losses_of, metrics_of
 
 LOSS = "loss used"
 """The head of a column; `loss` is a key that jobs may differ in."""
+
+
+_MOST_LETTERS = 40  # of a name in a table
 
 
 def shows_losses(boards: Sequence[Board]) -> bool:
@@ -24,19 +28,27 @@ def shows_losses(boards: Sequence[Board]) -> bool:
 
 
 def job_cells(
-    boards: Sequence[Board], *, folders: bool, folded: bool = False, short: bool = False
+    boards: Sequence[Board],
+    *,
+    folders: bool,
+    named: bool = True,
+    folded: bool = False,
+    short: bool = False,
 ) -> list[list[str]]:
     """The jobs, best first.
 
     Args:
         folders: with a column for the folder.
+        named: with their names and tags, if these differ.
         folded: all changes in one column instead of one each.
         short: without the final figure and the epochs.
     """
     keys, metrics = keys_of(boards), metrics_of(boards)
     loss = [LOSS] if shows_losses(boards) else []
+    labels = _differing_labels(boards) if named else []
     more = [] if short else ["final", "epochs"]
-    heads = ["#", "job", *([CHANGES] if folded else keys), *metrics, *more, *loss, "time", "status"]
+    heads = ["#", "job", *labels, *([CHANGES] if folded else keys), *metrics, *more, *loss]
+    heads += ["time", "status"]
     table = [[*heads, "folder"] if folders else heads]
     for board in boards:
         for row in board.rows:
@@ -45,11 +57,24 @@ def job_cells(
             values = [_figure(row.value) if metric == board.metric else "" for metric in metrics]
             figures = [] if short else [_figure(row.final), f"{result.epochs:.3g}"]
             place = "–" if row.place is None else str(row.place)
-            cells = [place, result.job, *changes, *values, *figures, *([result.loss] if loss else [])]
-            cells += [duration(result.seconds), result.status]
+            called = [cut(result.labels[label]) for label in labels]
+            cells = [place, result.job, *called, *changes, *values, *figures]
+            cells += [*([result.loss] if loss else []), duration(result.seconds), result.status]
             folder = [shown_path(Path(result.folder)) if result.folder else "–"] if folders else []
             table.append([*cells, *folder])
     return [[escape_line(cell) for cell in cells] for cells in table]
+
+
+def _differing_labels(boards: Sequence[Board]) -> list[str]:
+    """Which of name and tags tell jobs apart, or are those of the only one."""
+    labels = [row.result.labels for board in boards for row in board.rows]
+    known = [label for label in labels_of(boards) if label != "notes"]
+    return [key for key in known if len(labels) == 1 or len({each[key] for each in labels}) > 1]
+
+
+def cut(text: str) -> str:
+    """The beginning of a text that would make a table too wide."""
+    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
 
 
 def fitting_job_cells(boards: Sequence[Board], width: int) -> tuple[list[list[str]], str]:
@@ -61,8 +86,8 @@ def fitting_job_cells(boards: Sequence[Board], width: int) -> tuple[list[list[st
         return table, ""
     common = os.path.commonpath([folder.resolve().parent for folder in folders])
     caption = f"Folders: {shown_path(Path(common))}{os.sep}<job>"
-    for short, folded in ((False, False), (True, False), (False, True), (True, True)):
-        table = job_cells(boards, folders=False, folded=folded, short=short)
+    for named, folded, short in itertools.product((True, False), (False, True), (False, True)):
+        table = job_cells(boards, folders=False, named=named, folded=folded, short=short)
         if _width(table) <= width:
             break
     return table, caption

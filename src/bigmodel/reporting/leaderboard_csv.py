@@ -10,11 +10,12 @@ from pathlib import Path
 from bigmodel.reporting.leaderboard_cells import LOSS, shows_losses
 from bigmodel.runtime import disk
 from bigmodel.sweeps.groups import Group, group
-from bigmodel.sweeps.leaderboard import Board, keys_of, metrics_of
+from bigmodel.sweeps.leaderboard import Board, keys_of, labels_of, metrics_of
 
 
 def write_csv(boards: Sequence[Board], path: Path, by: Sequence[str] = ()) -> None:
-    """Writes `leaderboard.csv` atomically: a column for each changed key, in full precision.
+    """Writes `leaderboard.csv` atomically: a column for each changed key, in full precision, and for
+    name, tags and notes if a job has them.
 
     Args:
         boards: from `bigmodel.sweeps.leaderboard.rank`.
@@ -31,7 +32,8 @@ def write_csv(boards: Sequence[Board], path: Path, by: Sequence[str] = ()) -> No
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     figures = [*metrics, *loss, "seconds", "status", "folder", "error", "final", "epochs", "checkpoint"]
-    writer.writerow(["rank", "job", *keys, *figures, *means])
+    labels = labels_of(boards)
+    writer.writerow(["rank", "job", *labels, *keys, *figures, *means])
     for board, grouping in zip(boards, groupings, strict=True):
         of_group = {id(row): each for each in (grouping.groups if grouping else []) for row in each.rows}
         for row in board.rows:
@@ -40,6 +42,7 @@ def write_csv(boards: Sequence[Board], path: Path, by: Sequence[str] = ()) -> No
             mine = of_group.get(id(row))
             writer.writerow(
                 ["" if row.place is None else row.place, result.job]
+                + [result.labels[label] for label in labels]
                 + [result.changed.get(key, "") for key in keys]
                 + [*values, *([result.loss] if loss else []), f"{result.seconds:.3f}", result.status]
                 + [result.folder, row.remark or "", _exact(row.final), f"{result.epochs:g}"]

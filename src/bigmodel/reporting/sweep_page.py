@@ -17,7 +17,7 @@ from bigmodel.reporting.leaderboard_cells import group_cells
 from bigmodel.reporting.leaderboard_words import cautions, verdict
 from bigmodel.reporting.sweep_pictures import Curve, pictures
 from bigmodel.sweeps.groups import Grouping, group
-from bigmodel.sweeps.leaderboard import Board, changed_keys
+from bigmodel.sweeps.leaderboard import Board, changed_keys, labels_of
 
 _MOST_DRAWN = 6
 """Rankings that have pictures."""
@@ -64,11 +64,13 @@ def _groups_table(grouping: Grouping, board: Board) -> str:
 def _jobs_table(board: Board) -> str:
     keys = changed_keys(row.result for row in board.rows)
     figures = [board.metric, "final", "epochs", "time"]
-    heads = ["#", "job", *keys, *figures, "status", "folder", "checkpoint", "error"]
+    labels = labels_of([board])
+    heads = ["#", "job", *labels, *keys, *figures, "status", "folder", "checkpoint", "error"]
     rows = []
     for row in board.rows:
         result = row.result
         cells = ["–" if row.place is None else str(row.place), result.job]
+        cells += [result.labels[label] for label in labels]
         cells += [result.changed.get(key, "") for key in keys]
         cells += ["–" if value is None else figure(value) for value in (row.value, row.final)]
         folder = shown_path(Path(result.folder)) if result.folder else ""

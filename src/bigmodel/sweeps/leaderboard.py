@@ -30,6 +30,7 @@ class JobResult:
         epochs: epochs done.
         steps: optimizer steps done.
         seconds: how long it ran.
+        name, tags, notes: what the user calls it.
     """
 
     job: str
@@ -47,6 +48,14 @@ class JobResult:
     epochs: float = 0.0
     steps: int = 0
     seconds: float = 0.0
+    name: str = ""
+    tags: Sequence[str] = ()
+    notes: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the user calls it, as text."""
+        return {"name": self.name, "tags": ", ".join(self.tags), "notes": self.notes}
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,12 @@ def metric_names(results: Iterable[JobResult]) -> list[str]:
 def keys_of(boards: Sequence[Board]) -> list[str]:
     """The keys in which jobs of any board differ."""
     return changed_keys(row.result for board in boards for row in board.rows)
+
+
+def labels_of(boards: Sequence[Board]) -> list[str]:
+    """Which of name, tags and notes any of the jobs has."""
+    labels = [row.result.labels for board in boards for row in board.rows]
+    return [key for key in ("name", "tags", "notes") if any(each[key] for each in labels)]
 
 
 def metrics_of(boards: Sequence[Board]) -> list[str]:

@@ -147,13 +147,18 @@ def _results(found: Sequence[_Found]) -> list[JobResult]:
     changed = changes(Job(index, job.words) for index, job in enumerate(found))
     if len(found) == 1:  # it differs from no other: what its sweep has chosen is told
         changed = {0: settings(word for word in found[0].words if word not in found[0].typed)}
+    for own in changed.values():  # what a run is called changes nothing about it
+        for key in [key for key in own if key.partition(".")[0] == "run"]:
+            del own[key]
     return [_result(job, changed[index]) for index, job in enumerate(found)]
 
 
 def _result(job: _Found, changed: Mapping[str, str]) -> JobResult:
     summary, folder = _summary(job.state), job.state.folder
     best = _figures(summary.get("best")) | _figures(summary.get("test"))
-    directions = summary.get("directions")
+    directions, labels = summary.get("directions"), summary.get("run")
+    labels = labels if isinstance(labels, dict) else {}
+    tags = labels.get("tags")
     return JobResult(
         job=job.name,
         changed=changed,
@@ -170,6 +175,9 @@ def _result(job: _Found, changed: Mapping[str, str]) -> JobResult:
         epochs=_number(summary.get("epochs")),
         steps=int(_number(summary.get("steps"))),
         seconds=_number(summary.get("seconds")),
+        name=str(labels.get("name") or ""),
+        tags=[str(tag) for tag in tags] if isinstance(tags, list) else [],
+        notes=str(labels.get("notes") or ""),
     )
 
 

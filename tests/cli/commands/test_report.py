@@ -164,7 +164,11 @@ def test_what_comes_from_data_is_escaped(bigmodel: Bigmodel, tmp_path: Path) -> 
     rows = [f"{EVIL} {n % 5},{n % 7},{EVIL if n % 2 else 'b'}" for n in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["<b>name</b>,number,label", *rows]))
     run, _ = built(
-        tmp_path / "run", {"data": {"name": "table", "path": str(tmp_path / "t.csv"), "target": "label"}}
+        tmp_path / "run",
+        {
+            "data": {"name": "table", "path": str(tmp_path / "t.csv"), "target": "label"},
+            "run": {"name": EVIL, "tags": [EVIL]},
+        },
     )
     (tmp_path / "run").mkdir()
     fit(run)
@@ -183,6 +187,8 @@ def test_what_comes_from_data_is_escaped(bigmodel: Bigmodel, tmp_path: Path) -> 
     assert any(text.startswith("<script>") for text in parts.texts)
     assert "bigmodel-train 'data.path=<script>alert(1)</script>'" in parts.texts
     assert "after step 4 of 8" in parts.texts
+    called = parts.texts.index("Name")
+    assert parts.texts[called : called + 4] == ["Name", EVIL, "Tags", EVIL]
 
 
 def test_pictures_alone(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:

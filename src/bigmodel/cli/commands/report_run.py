@@ -18,7 +18,7 @@ from bigmodel.data.base import PART_ORDER, SET_NAMES
 from bigmodel.errors import CheckpointError, ConfigError, DataError
 from bigmodel.models.summary import summarize
 from bigmodel.reporting.base import Record, Summary
-from bigmodel.reporting.formatting import duration, figure, figures_of, outcome
+from bigmodel.reporting.formatting import duration, figure, figures_of, label_rows, outcome
 from bigmodel.reporting.report import charts
 from bigmodel.reporting.report.axes import Series
 from bigmodel.reporting.report.content import (
@@ -100,6 +100,7 @@ def _title(files: RunFiles) -> str:
 def _what_was_run(files: RunFiles, loaded: LoadedRun | None) -> list[Block]:
     rows, summary = [], files.summary
     if summary is not None:
+        rows += label_rows(summary.run)
         rows.append(("Outcome", outcome(summary)))
     if loaded is not None:
         rows.append(("Weights", f"of step {loaded.step:,}"))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from bigmodel.cli.commands.report_run import learning_curves
 from bigmodel.cli.commands.run_files import RunFiles
 from bigmodel.reporting.base import Record, Summary
-from bigmodel.reporting.formatting import duration, figure, figures_of
+from bigmodel.reporting.formatting import duration, figure, figures_of, label_rows
 from bigmodel.reporting.report.content import Section, Table
 
-_NOT_COMPARED = ("output_dir", "resume")
+_NOT_COMPARED = ("output_dir", "resume", "run.name", "run.tags", "run.notes")
 
 
 def together(runs: Sequence[tuple[str, RunFiles]]) -> list[Section]:
@@ -23,6 +23,7 @@ def together(runs: Sequence[tuple[str, RunFiles]]) -> list[Section]:
     heads = ["", *(name for name, _ in runs)]
     summaries = [files.summary or Summary("unknown") for _, files in runs]
     rows = [
+        *_labels(summaries),
         ["outcome", *(each.status for each in summaries)],
         ["epochs", *(f"{each.epochs:.4g}" for each in summaries)],
         ["parameters", *(f"{each.parameters:,}" if each.parameters else "–" for each in summaries)],
@@ -36,6 +37,13 @@ def together(runs: Sequence[tuple[str, RunFiles]]) -> list[Section]:
     if curves := learning_curves(runs):
         found.append(Section("Learning curves together", curves))
     return found
+
+
+def _labels(summaries: Sequence[Summary]) -> list[list[str]]:
+    """Names, tags and notes of the runs, if any has them."""
+    each = [dict(label_rows(summary.run)) for summary in summaries]
+    known = dict.fromkeys(label for labels in each for label in labels)
+    return [[label.lower(), *(labels.get(label, "–") for labels in each)] for label in known]
 
 
 def _figures(
