@@ -239,7 +239,7 @@ def test_progress_is_printed(there: Path, capsys: pytest.CaptureFixture[str]) ->
         (["modle=cnn"], {}, "Did you mean 'model'"),
         (["+x._target_=os.getcwd"], {}, "cannot name code to run"),
         ([], {"frame": [1, 2]}, "frame: list is no table"),
-        ([], {"frame": {"a": [1, 2], "y": [1]}}, "The table: cannot be read"),
+        ([], {"frame": {"a": [1, 2], "y": [1]}}, "the table: its columns have different lengths"),
     ],
 )
 def test_what_it_cannot_do_is_refused(words: list[Any], how: dict[str, Any], told: str) -> None:

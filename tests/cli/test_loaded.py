@@ -12,6 +12,8 @@ ALLOWED = {
     # hard dependencies, and Pillow, which comes with TensorBoard
     "bigmodel", "torch", "numpy", "hydra", "omegaconf", "pydantic", "rich", "yaml", "safetensors",
     "google", "tensorboard", "PIL",
+    # what rich looks for, to print its objects
+    "attr",
     # plugins of Hydra's that are installed, which it looks at to list its launchers
     "hydra_plugins",
     # their own dependencies

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from bigmodel.api import tables
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.data.arrays.reader import ArraysReader
 from bigmodel.data.reader import NewSamples
@@ -18,7 +19,7 @@ from bigmodel.data.tabular.reader import TableReader
 from bigmodel.errors import BigModelError, DataError, require
 from bigmodel.spec import Features
 
-Kind = Literal["path", "frame", "table", "columns", "rows", "array", "list"]
+Kind = Literal["path", "frame", "series", "table", "columns", "rows", "array", "list"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class GivenData:
     """New data, as it was given.
 
     Attributes:
-        kind: a path; a DataFrame of pandas; an Arrow table, or what converts itself to one; a dict of
-            columns; a list of dicts; an array; or a list of anything else.
+        kind: a path; a DataFrame or a Series of pandas; an Arrow table, or what converts itself to one;
+            a dict of columns; a list of dicts; an array; or a list of anything else.
         data: the data.
     """
 
@@ -43,9 +44,9 @@ class GivenData:
         """
         if isinstance(data, str | os.PathLike):
             return cls("path", Path(data).expanduser())
-        if _is_frame(data):
-            return cls("frame", data)
-        if hasattr(data, "__arrow_c_stream__") or type(data).__module__.partition(".")[0] == "pyarrow":
+        if _module(data) == "pandas" and hasattr(data, "to_frame" if data.ndim == 1 else "columns"):
+            return cls("series" if data.ndim == 1 else "frame", data)
+        if hasattr(data, "__arrow_c_stream__") or _module(data) == "pyarrow":
             return cls("table", data)
         if isinstance(data, Mapping):
             return cls("columns", data)
@@ -97,11 +98,16 @@ class GivenData:
             import pandas
 
             return pandas.DataFrame({k: _array(v) for k, v in columns.items()}, index=self.data.index)
+        if self.kind == "series":
+            import pandas
+
+            found = pandas.DataFrame({k: _array(v) for k, v in columns.items()}, index=self.data.index)
+            return found.squeeze(axis=1)
         if self.kind in ("table", "path"):
             import pyarrow as pa
 
             table = pa.table(dict(columns))
-            return table if self.kind == "table" else as_frame(table)
+            return tables.as_frame(table) if self.kind == "path" else tables.like(self.data, table)
         if self.kind == "columns":
             first = next(iter(self.data.values()), None)
             return {
@@ -118,40 +124,31 @@ class GivenData:
         return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
 
-def as_frame(table: Any) -> Any:
-    """An Arrow table as a DataFrame if pandas is installed, else as a list of dicts."""
-    from importlib.util import find_spec
-
-    return table.to_pylist() if find_spec("pandas") is None else table.to_pandas()
-
-
 def to_arrow(given: GivenData) -> Any:
     """A table of any form as a `pyarrow.Table`.
 
     Raises:
-        DataError: its columns differ in length, or hold what Arrow has no type for.
+        DataError: its columns differ in length, two have the same name, or one holds what is no cell of
+            a table.
     """
     require("pyarrow", "a table")
-    import pyarrow as pa
-
-    data = given.data
-    try:
-        if given.kind == "frame":
-            named = data.set_axis([str(name) for name in data.columns], axis=1)
-            return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata(None)
-        if given.kind == "columns":
-            return pa.table({str(name): _column(values) for name, values in data.items()})
-        if given.kind == "rows":
-            rows = [{str(name): value for name, value in row.items()} for row in data]
-            return pa.Table.from_struct_array(pa.array(rows, from_pandas=True))
-        return data if isinstance(data, pa.Table) else pa.table(data)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
-        raise DataError(f"The table: cannot be read: {error}.") from error
+    match given.kind:
+        case "frame":
+            return tables.of_frame(given.data)
+        case "columns":
+            return tables.of_columns(given.data)
+        case "rows":
+            return tables.of_rows(given.data)
+    return tables.of_arrow(given.data)
 
 
 def _values(given: GivenData, loaded: LoadedRun) -> Any:
     """A `pyarrow.Table`, or a sequence of samples: whichever the run's reader reads."""
     reader = loaded.reader
+    if given.kind == "series":
+        if not isinstance(reader, TableReader):
+            return list(given.data)
+        given = _one_column(given.data, [column.name for column in reader.columns])
     tabular = given.kind in ("frame", "table", "columns", "rows")
     if given.kind == "rows" and "array" in given.data[0]:  # recordings, as `datasets` has them
         return given.data
@@ -169,6 +166,15 @@ def _values(given: GivenData, loaded: LoadedRun) -> Any:
     return np.stack([column.to_numpy() for column in columns], axis=1)
 
 
+def _one_column(series: Any, names: list[str]) -> GivenData:
+    if str(series.name) not in names:
+        raise DataError(
+            "The data: a Series is one column, and the run reads a table. Pass a DataFrame, of one row"
+            " if need be: frame.iloc[[0]]."
+        )
+    return GivenData("frame", series.to_frame())
+
+
 def _named_columns(array: Any, names: list[str]) -> Any:
     """A matrix as a table whose columns are the run's."""
     if array.ndim != 2 or array.shape[1] != len(names):
@@ -184,25 +190,12 @@ def _with_targets(table: Any, targets: Any, loaded: LoadedRun) -> Any:
     name = reader.target.name if isinstance(reader, TableReader) else "label"
     if hasattr(reader, "layout"):
         name = reader.layout.target
-    column = _column(targets)
+    column = tables.column("targets", targets)
     if len(column) != table.num_rows:
         raise DataError(f"targets: there are {len(column):,} for {table.num_rows:,} rows.")
     if name in table.column_names:
         table = table.drop_columns([name])
     return table.append_column(name, column)
-
-
-def _column(values: Any) -> Any:
-    """An Arrow column; missing values of pandas and NumPy become null."""
-    import pyarrow as pa
-
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    if isinstance(values, np.ndarray):
-        values = np.ascontiguousarray(values)
-    return pa.array(values, from_pandas=True)
 
 
 def _array(values: Any) -> Any:
@@ -218,7 +211,6 @@ def _list(values: Any) -> list[Any]:
     return list(values.to_pylist())
 
 
-def _is_frame(data: Any) -> bool:
-    """Whether it is a DataFrame of pandas, without importing pandas."""
-    module = type(data).__module__.partition(".")[0]
-    return module == "pandas" and hasattr(data, "columns")
+def _module(data: Any) -> str:
+    """The package of a type: pandas is known without importing it."""
+    return type(data).__module__.partition(".")[0]

@@ -166,7 +166,7 @@ class TrainedRun:
                 columns = predictions(outputs, target, probabilities=False, cuts=self._loaded.cuts)
             if given.kind == "path":
                 columns = merge_columns(samples.columns, columns)
-            elif given.kind in ("array", "list") and not probabilities:
+            elif given.kind in ("array", "list", "series") and not probabilities:
                 columns.pop("probability", None)
             return given.like(columns)
 

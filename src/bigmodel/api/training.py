@@ -106,7 +106,10 @@ def _table(frame: Any) -> Any:
             f"frame: {type(frame).__name__} is no table. Pass a DataFrame, an Arrow table, a dict of"
             " columns or a list of dicts; or set data.path."
         )
-    return to_arrow(given)
+    table = to_arrow(given)
+    if table.num_rows == 0:
+        raise DataError("frame: it has no rows.")
+    return table
 
 
 def _words_for_table(words: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from bigmodel.errors import DataError
 _IN_MEMORY = 8 << 20  # bytes up to which a table needs no file on disk
 
 
-def check_names(path: Path, names: Sequence[str]) -> None:
+def check_names(path: Path | str, names: Sequence[str]) -> None:
     """Raises DataError if two columns have the same name."""
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
@@ -110,7 +110,7 @@ class ArrowColumns:
         self._table = table
 
     def read(self, name: str) -> Any:
-        return _plain(self._table.column(name))
+        return plain(self._table.column(name))
 
 
 class ParquetColumns:
@@ -138,10 +138,17 @@ class ParquetColumns:
             column = self._file.read(columns=[name], use_threads=False).column(name)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{self._path}: column '{name}' is damaged: {error}.") from error
-        return _plain(column)
+        return plain(column)
 
 
-def _plain(column: Any) -> Any:
+def plain(column: Any) -> Any:
     """A column without indices of categories and views, which few of Arrow's functions support."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    return column.cast({pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind))
+    views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    if not pa.types.is_dictionary(column.type):
+        return column.cast(views.get(column.type, column.type))
+    kind = views.get(column.type.value_type, column.type.value_type)
+    if kind != column.type.value_type:
+        coded = ((chunk.indices, chunk.dictionary.cast(kind)) for chunk in column.chunks)
+        chunks = [pa.DictionaryArray.from_arrays(*each) for each in coded]
+        column = pa.chunked_array(chunks, pa.dictionary(column.type.index_type, kind))
+    return column.cast(kind)

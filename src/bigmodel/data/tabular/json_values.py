@@ -56,6 +56,8 @@ def json_values(column: Any) -> list[Any]:
         return [None if tick is None else _duration(tick, second) for tick in ticks]
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         return list(_timestamps(column).to_pylist())
+    if pa.types.is_time64(kind) and kind.unit == "ns":  # `to_pylist` fails, or rounds if pandas is there
+        return list(column.cast(pa.string()).to_pylist())
     try:
         return [_json_value(cell) for cell in column.to_pylist()]
     except (OverflowError, ValueError):  # out of the range of Python's dates and times
