@@ -16,8 +16,8 @@ from tests.cli.commands.cli import Bigmodel
     [
         (
             ["evl", "run"],
-            "evl: no such verb. Did you mean 'eval'? There are train, eval, predict, export, report,"
-            " compare.",
+            "evl: no such verb. Did you mean 'eval'? There are train, eval, predict, explain, export,"
+            " report, compare.",
         ),
         (
             ["eval", "run", "--dta", "x"],

@@ -17,6 +17,7 @@ RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in
   bigmodel eval outputs/2026-11-23/10-15-02
   bigmodel predict outputs/2026-11-23/10-15-02 --input new.csv --output predictions.csv
   bigmodel predict outputs/2026-11-23/10-15-02 --prompt "ROMEO:" --temperature 0.8
+  bigmodel explain outputs/2026-11-23/10-15-02 --data new.csv --output why.csv
   bigmodel export outputs/2026-11-23/10-15-02 --output model.onnx
   bigmodel report outputs/2026-11-23/10-15-02 --output report.html
 
@@ -190,6 +191,48 @@ def _export(parser: Parser) -> None:
     add("--force", action="store_true", help="replace an existing file")
 
 
+def _explain(parser: Parser) -> None:
+    from bigmodel.explain.names import METHODS  # without torch
+
+    _of_a_run(parser)
+    add = parser.add_argument
+    add(
+        "--data",
+        metavar="PATH",
+        help="samples in the form that the run was trained on (default: the run's test set, or its"
+        " validation set if it has none)",
+    )
+    methods = "; ".join(f"{name}: {words}" for name, words in METHODS.items())
+    add(
+        "--method",
+        metavar="NAME",
+        help=f"{methods} (default: integrated_gradients; without --output, permutation for tables)",
+    )
+    add(
+        "--output",
+        metavar="FILE",
+        help="where it goes: .csv, .tsv, .parquet, .jsonl, .json or .png; a folder for a picture of each"
+        " sample (default: -, the terminal)",
+    )
+    add("--force", action="store_true", help="replace existing files")
+    add(
+        "--class",
+        dest="class_name",
+        metavar="NAME",
+        help="the class, label or value to explain (default: what is predicted of each sample)",
+    )
+    add("--samples", type=_count, metavar="N", help="explain only the first N samples")
+    add(
+        "--repeats",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="how often a column is shuffled (default: 10)",
+    )
+    add("--seed", type=_whole, default=0, metavar="N", help="seed of what is random (default: 0)")
+    _reading(add)
+
+
 def _report(parser: Parser) -> None:
     help_text = "a run's folder, or a checkpoint in it; several are shown side by side"
     parser.add_argument("runs", metavar="RUN", nargs="+", help=help_text)
@@ -246,6 +289,7 @@ def _compare(parser: Parser) -> None:
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
     "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),
     "predict": (_predict, "Predicts for new data with a run's model, or writes text with it."),
+    "explain": (_explain, "Tells why a run's model says what it says."),
     "export": (_export, "Exports a run's model, with its preprocessing, for other programs."),
     "report": (_report, "Writes a page on one or several runs: curves, figures, mistakes, settings."),
     "compare": (_compare, "Ranks the jobs of sweeps, and says whether the best is more than lucky."),

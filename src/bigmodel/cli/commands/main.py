@@ -23,6 +23,7 @@ from bigmodel.runtime.signals import SignalMode, Signals
 _DOING = {
     "eval": "Evaluating",
     "predict": "Predicting",
+    "explain": "Explaining",
     "export": "Exporting",
     "report": "Reporting",
     "compare": "Reading",

@@ -1,0 +1,69 @@
+"""What `bigmodel explain` asks a model about: samples of a file, or held-out ones of the run's data."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bigmodel.cli.commands.eval import own_data
+from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.new_data import read_new_data
+from bigmodel.data.parts import SplitData
+from bigmodel.explain.subject import Subject, output_index
+from bigmodel.reporting.formatting import shown_path
+
+
+@dataclass(frozen=True)
+class ExplainedPart:
+    """Samples to explain.
+
+    Attributes:
+        part: the samples.
+        source: what they are, for messages.
+        with_targets: whether their targets are the truth.
+        columns: identify the samples; see `NewSamples.columns`.
+    """
+
+    part: SplitData
+    source: str
+    with_targets: bool
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+def explained_part(loaded: LoadedRun, arguments: Namespace, *, needs_targets: bool) -> ExplainedPart:
+    """The samples of `--data`, or of the run's test set, or of its validation set.
+
+    Raises:
+        DataError, ConfigError: they cannot be read, or have no targets though `needs_targets`.
+    """
+    if arguments.data is not None:
+        new = read_new_data(loaded, "--data", arguments, targets=needs_targets)
+        path = shown_path(Path(arguments.data).expanduser())
+        return ExplainedPart(new.part, path, needs_targets, new.columns)
+    data = own_data(loaded)
+    return ExplainedPart(data.dataset.part(data.part), data.source, True)
+
+
+def subject_of(
+    loaded: LoadedRun, part: ExplainedPart, class_name: str | None, *, samples: int | None
+) -> Subject:
+    """The run's model with samples.
+
+    Args:
+        class_name: the class, label or value to explain; None: see `Subject.output`.
+        samples: the most samples, the first ones; None: all.
+    """
+    target = loaded.preprocessing.spec.target
+    output = None if class_name is None else output_index(target, class_name)
+    subject = Subject(
+        loaded.model,
+        loaded.preprocessing,
+        loaded.runtime,
+        part.part,
+        output=output,
+        with_targets=part.with_targets,
+    )
+    return subject if samples is None else subject.first(samples)
