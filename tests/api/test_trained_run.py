@@ -294,3 +294,47 @@ def test_the_package_alone_loads_nothing() -> None:
     assert {"load", "TrainedRun"} <= set(dir(bm))
     with pytest.raises(AttributeError, match="lode"):
         bm.lode  # noqa: B018
+
+
+def test_how_sure_it_is_in_the_form_of_the_data(made: Run) -> None:
+    run, new = opened(made("table")), pa.table(COLUMNS)
+    plain, sure = run.predict(new), run.predict(new, interval=0.5)
+    assert sure.column_names == ["prediction", "lower", "upper"]
+    assert sure["prediction"].to_pylist() == plain["prediction"].to_pylist()
+    assert run.predict(ROWS, interval=0.5) == sure.to_pylist()
+    values = opened(made("values")).predict(np.zeros((4, 5)), interval=0.9)
+    assert values.shape == (4, 3)
+    assert (values[:, 1] < values[:, 0]).all()
+    assert (values[:, 0] < values[:, 2]).all()
+
+
+def test_sets_and_calibrated_probabilities_from_python(made: Run) -> None:
+    run, inputs = opened(made("classes")), np.random.default_rng(0).normal(size=(50, 5))
+    pairs = run.predict(inputs, prediction_set=0.9)
+    assert pairs.shape == (50, 2)
+    assert all(prediction == names[0] for prediction, names in pairs)
+    assert len({len(names) for _, names in pairs}) > 1
+    assert run.predict(list(inputs), prediction_set=0.9)[0] == dict(
+        zip(("prediction", "set"), pairs[0], strict=True)
+    )
+    plain, calibrated = run.predict_proba(inputs), run.predict_proba(inputs, calibrated=True)
+    assert plain.argmax(1).tolist() == calibrated.argmax(1).tolist()
+    assert not np.allclose(plain, calibrated)
+    assert np.allclose(calibrated.sum(1), 1)
+    flags = opened(made("flags"))
+    assert flags.predict_proba(inputs, calibrated=True).shape == (50, 2)
+    with pytest.raises(ConfigError, match=r"predict_proba\(data, calibrated=True\)"):
+        flags.predict(inputs, calibrated=True)
+    with pytest.raises(ConfigError, match=r"^interval: .* no intervals\. For classes: prediction_set\."):
+        run.predict(inputs, interval=0.9)
+    with pytest.raises(ConfigError, match=r"prediction_set=90: must be a share between 0 and 1"):
+        run.predict(inputs, prediction_set=90)
+
+
+def test_a_frame_holds_sets_as_lists(made: Run) -> None:
+    pandas = pytest.importorskip("pandas")
+    run = opened(made("reviews"))
+    frame = pandas.DataFrame({"text": ["good, nice", "awful poor bad"]}, index=["x", "y"])
+    predicted = run.predict(frame, prediction_set=0.5, calibrated=True)
+    assert predicted.index.tolist() == ["x", "y"]
+    assert all(isinstance(names, list) for names in predicted["set"])

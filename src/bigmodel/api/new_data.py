@@ -199,8 +199,16 @@ def _with_targets(table: Any, targets: Any, loaded: LoadedRun) -> Any:
 
 
 def _array(values: Any) -> Any:
-    """A column as a NumPy array: numbers with NaN, words with None, where nothing is predicted."""
-    return values if isinstance(values, np.ndarray) else values.to_numpy(zero_copy_only=False)
+    """A column as a NumPy array: NaN or, among words and lists, None where nothing is predicted."""
+    import pyarrow as pa
+
+    if isinstance(values, np.ndarray):
+        return values
+    if not pa.types.is_list(values.type):
+        return values.to_numpy(zero_copy_only=False)
+    lists = np.empty(len(values), dtype=object)
+    lists[:] = values.to_pylist()
+    return lists
 
 
 def _list(values: Any) -> list[Any]:

@@ -7,8 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -20,6 +21,11 @@ from bigmodel.errors import ConfigError, UndefinedError, may_need_extras
 from bigmodel.reporting import jsonl
 from bigmodel.runtime.disk import read_text
 from bigmodel.spec import Classes, Flags, NextTokens
+
+if TYPE_CHECKING:
+    from bigmodel.cli.commands.sureness import CalibrationSource
+
+_OPTIONS = {"interval": "interval", "set": "prediction_set", "calibrated": "calibrated"}
 
 
 def load(
@@ -68,6 +74,12 @@ class TrainedRun:
         self.folder: Path = loaded.run_path.folder
         self.step: int = loaded.step
 
+    @cached_property
+    def _calibration(self) -> CalibrationSource:
+        from bigmodel.cli.commands.sureness import CalibrationSource
+
+        return CalibrationSource(self._loaded, _OPTIONS)
+
     def __repr__(self) -> str:
         return f"<TrainedRun {self._loaded.name}, weights of step {self.step:,}: {self.folder}>"
 
@@ -93,7 +105,15 @@ class TrainedRun:
         records = [json.loads(line) for line in lines]
         return _frame_of(records)
 
-    def predict(self, data: Any, *, batch_size: int | None = None) -> Any:
+    def predict(
+        self,
+        data: Any,
+        *,
+        batch_size: int | None = None,
+        interval: float | None = None,
+        prediction_set: float | None = None,
+        calibrated: bool = False,
+    ) -> Any:
         """Predictions for new data, read as the run's training data was.
 
         Args:
@@ -102,22 +122,41 @@ class TrainedRun:
                 texts; or the path of a file or folder. A table needs the columns that the run was
                 trained on, and may have others.
             batch_size: samples computed at once; None chooses.
+            interval: for values: adds the ends of an interval that holds the truth so often, such as
+                0.9; of several values, each for itself.
+            prediction_set: for classes: adds the set of those that may be true, which holds the truth
+                so often.
+            calibrated: for classes: makes the probability as high as it turns out right.
 
         Returns:
             What was given: for a DataFrame one with its index, for a table a table, for dicts dicts,
             with `prediction`, and for classes its `probability`; for an array an array, and for a list a
             list of predictions; for a path what the path holds, with these columns. Several flags or
-            values have a column each, or, for a list, a dict for each sample. Where the model gives NaN
-            or infinity there is no prediction: null, None or NaN, with a warning.
+            values have a column each, or, for a list, a dict for each sample; so do the `lower` and
+            `upper` end of an interval, and a `set`, a list of names. Where the model gives NaN or
+            infinity there is no prediction: null, None or NaN, with a warning.
 
         Raises:
             DataError: the data is not of the kind that the run was trained on.
-            ConfigError: the model writes text; see `generate`.
+            ConfigError: the model writes text; see `generate`. The target has no intervals or sets, or
+                the run has too few validation samples for them.
         """
-        return self._predict(data, batch_size, probabilities=False)
+        if calibrated and isinstance(self._loaded.preprocessing.spec.target, Flags):
+            raise ConfigError(
+                "calibrated: the labels that are predicted stay as they are. Their probabilities:"
+                " predict_proba(data, calibrated=True)."
+            )
+        sure = {"interval": interval, "prediction_set": prediction_set, "calibrated": calibrated}
+        return self._predict(data, batch_size, sure, probabilities=False)
 
-    def predict_proba(self, data: Any, *, batch_size: int | None = None) -> Any:
+    def predict_proba(
+        self, data: Any, *, batch_size: int | None = None, calibrated: bool = False
+    ) -> Any:
         """The probability of each class or label for new data; see `predict`.
+
+        Args:
+            data, batch_size: see `predict`.
+            calibrated: makes probabilities as high as they turn out right.
 
         Returns:
             A table or dicts with a column for each class; for an array (samples, classes), in the order
@@ -126,7 +165,7 @@ class TrainedRun:
         Raises:
             ConfigError: the run predicts values.
         """
-        return self._predict(data, batch_size, probabilities=True)
+        return self._predict(data, batch_size, {"calibrated": calibrated}, probabilities=True)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -134,8 +173,11 @@ class TrainedRun:
         target = self._loaded.preprocessing.spec.target
         return tuple(target.names) if isinstance(target, Classes | Flags) else ()
 
-    def _predict(self, data: Any, batch_size: int | None, *, probabilities: bool) -> Any:
+    def _predict(
+        self, data: Any, batch_size: int | None, sure: dict[str, Any], *, probabilities: bool
+    ) -> Any:
         from bigmodel.metrics import defined
+        from bigmodel.metrics.temperature import scale
         from bigmodel.reporting.predictions import decode_outputs, merge_columns, predictions
         from bigmodel.training.outputs import model_outputs
 
@@ -146,6 +188,7 @@ class TrainedRun:
             raise ConfigError(f"{loaded.name}: predicts values, which have no probabilities.")
         given = GivenData.of(data)
         with may_need_extras("predict"), self._settings.applied():
+            sureness = self._calibration.sureness(_note, **sure)
             samples = given.samples(loaded)
             _warn_of(samples)
             outputs = model_outputs(
@@ -159,11 +202,14 @@ class TrainedRun:
                 )
             columns: dict[str, Any]
             if probabilities:
-                numbers = decode_outputs(outputs, target)
+                temperatures = None if sureness is None else sureness.temperatures
+                numbers = decode_outputs(scale(outputs, temperatures), target)
                 numbers[~known] = float("nan")
                 columns = dict(zip(self.classes, numbers.numpy().T, strict=True))
             else:
-                columns = predictions(outputs, target, probabilities=False, cuts=self._loaded.cuts)
+                columns = predictions(
+                    outputs, target, probabilities=False, cuts=loaded.cuts, sureness=sureness
+                )
             if given.kind == "path":
                 columns = merge_columns(samples.columns, columns)
             elif given.kind in ("array", "list", "series") and not probabilities:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,35 +12,69 @@ import torch
 from torch import Tensor
 
 from bigmodel.metrics import defined
+from bigmodel.metrics.calibration import Calibration
+from bigmodel.metrics.conformal import class_sets, intervals
+from bigmodel.metrics.temperature import scale
 from bigmodel.metrics.threshold import move
 from bigmodel.spec import Classes, Flags, Target, Values
 
 _DIGITS = 7  # that a float32 holds
 
 
+@dataclass(frozen=True)
+class Sureness:
+    """What is told of how sure predictions are.
+
+    Attributes:
+        calibration: of the model, with its weights.
+        calibrated: whether probabilities are.
+        level: the probability with which intervals or sets hold the truth; None: there are none.
+    """
+
+    calibration: Calibration
+    calibrated: bool = False
+    level: float | None = None
+
+    @property
+    def temperatures(self) -> list[float] | None:
+        """Those that probabilities are scaled by; None: they are as the model gives them."""
+        return self.calibration.temperatures if self.calibrated else None
+
+
 def predictions(
-    outputs: Tensor, target: Target, *, probabilities: bool, cuts: Sequence[float] | None = None
+    outputs: Tensor,
+    target: Target,
+    *,
+    probabilities: bool,
+    cuts: Sequence[float] | None = None,
+    sureness: Sureness | None = None,
 ) -> dict[str, Any]:
     """The predictions as columns by name.
 
     For classes: `prediction`, the likeliest label, and its `probability`; of two classes the second if
-    it passes its threshold. For yes/no labels: one column each, 1 if the label is predicted. For values:
-    `prediction` in its own unit, or one column each under its own name. Undefined predictions are
-    null.
+    it passes its threshold; and the `set` of those that may be true. For yes/no labels: one column each,
+    1 if the label is predicted. For values: `prediction` in its own unit, or one column each under its
+    own name, and the `lower` and `upper` end of its interval. Undefined predictions are null.
 
     Args:
         outputs: (samples, output_size), raw.
         probabilities: add `probability of NAME` for each class or label.
         cuts: decision thresholds, as `metrics.threshold` has them; None: 0.5.
+        sureness: how sure they are, if it is told.
     """
     import pyarrow as pa
 
+    temperatures = None if sureness is None else sureness.temperatures
     known = defined(outputs, target)
-    numbers, unknown = decode_outputs(outputs, target), ~known.numpy()
+    numbers = decode_outputs(scale(outputs, temperatures), target)
+    unknown = ~known.numpy()
     numbers[~known] = math.nan  # written as null
     if isinstance(target, Values):
         names = target.names if target.count > 1 else ("prediction",)
-        return _value_columns(names, numbers, target)
+        columns = _value_columns(names, numbers, target)
+        if sureness is None or sureness.level is None:
+            return columns
+        return _with_intervals(columns, outputs, target, sureness.calibration, sureness.level)
     assert isinstance(target, Classes | Flags)
     each = {f"probability of {name}": p.numpy() for name, p in zip(target.names, numbers.T, strict=True)}
     if isinstance(target, Flags):
@@ -55,7 +90,46 @@ def predictions(
             "prediction": labels,
             "probability": numbers.gather(1, likeliest[:, None])[:, 0].numpy(),
         }
+        if sureness is not None and sureness.level is not None:
+            scores = sureness.calibration.scores
+            members = class_sets(outputs, likeliest, scores, sureness.level)
+            predicted["set"] = _name_lists(members, outputs, target.names, unknown)
     return predicted | (each if probabilities else {})
+
+
+def _with_intervals(
+    columns: Mapping[str, Any],
+    outputs: Tensor,
+    target: Values,
+    calibration: Calibration,
+    level: float,
+) -> dict[str, Any]:
+    """Columns of values, each followed by the lower and the upper end of its interval."""
+    ends = intervals(outputs, calibration.predicted, calibration.scores, level)
+    unknown = ~defined(outputs, target)
+    lower, upper = (
+        decode_outputs(end, target).index_fill_(0, unknown.nonzero()[:, 0], math.nan) for end in ends
+    )
+    found: dict[str, Any] = {}
+    for index, (name, values) in enumerate(columns.items()):
+        found[name] = values
+        prefix = f"{name} " if target.count > 1 else ""
+        for word, end in (("lower", lower), ("upper", upper)):
+            rounded = np.round(end[:, index].numpy(), _decimals(target.std[index]))
+            found[unused_name(f"{prefix}{word}", columns)] = rounded
+    return found
+
+
+def _name_lists(members: Tensor, outputs: Tensor, names: Sequence[str], unknown: Any) -> Any:
+    """Lists of names, the likeliest first, (samples,); null where nothing is known."""
+    import pyarrow as pa
+
+    order = outputs.argsort(1, descending=True)
+    places = order[members.gather(1, order)]
+    ends = members.sum(1).cumsum(0)
+    offsets = pa.array(torch.cat([ends.new_zeros(1), ends]).int().numpy())
+    flat = pa.array(list(names), pa.string()).take(pa.array(places.numpy()))
+    return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(unknown))
 
 
 def target_columns(targets: Tensor, target: Target) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from bigmodel.reporting.base import Summary
-from bigmodel.training import out_of_fold, records, validation
+from bigmodel.training import calibration, out_of_fold, records, validation
 from bigmodel.training.lifecycle import running
 from bigmodel.training.plan import EVERYTHING
 from bigmodel.training.profiler import profiling
@@ -15,8 +15,8 @@ from bigmodel.training.steps import steps
 
 
 def fit(run: Run) -> Summary:
-    """Trains for the planned steps, then evaluates the test set once, with the best weights. In a
-    cross-validation it also predicts the samples that it has held out.
+    """Trains for the planned steps, calibrates on the validation set, then evaluates the test set once,
+    with the best weights. In a cross-validation it also predicts the samples that it has held out.
 
     Raises:
         Stopped: the process was asked to stop; everything is saved.
@@ -76,6 +76,7 @@ def fit(run: Run) -> Summary:
                         save(run, best=improved, last=due.save, now=due.save_now)
         if progress.out_of_time:
             records.explain_end(run)
+        calibration.write_calibration(run)
         run.summary.test = validation.test(run)
         out_of_fold.write_predictions(run)
     return run.summary

@@ -6,20 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.errors import counted
 from bigmodel.metrics import defined
-from bigmodel.models.base import eval_mode
 from bigmodel.reporting.predictions import merge_columns, predictions, target_columns
 from bigmodel.reporting.table_bytes import as_table, csv_bytes
 from bigmodel.runtime import disk
 from bigmodel.spec import Classes, Flags, NextTokens
-from bigmodel.training.outputs import model_outputs
-from bigmodel.training.recovery import evaluate_in_memory
 from bigmodel.training.run import Run
-from bigmodel.training.validation import load_best_weights
+from bigmodel.training.validation import held_out_outputs, load_best_weights
 
 NAME = "out_of_fold.csv"
 
@@ -42,12 +39,8 @@ def write_predictions(run: Run) -> None:
     if fold is None or dataset.val_rows is None or isinstance(dataset.spec.target, NextTokens):
         return
     load_best_weights(run, "Out-of-fold predictions are made")
-    parallel, is_first = run.step.parallel, run.ranks.is_first
-    if not (is_first or parallel.lockstep):
-        return
-    with eval_mode(parallel.model):
-        outputs = _outputs(run, parallel.model)
-    if not is_first:
+    outputs = held_out_outputs(run, dataset.part("val"))
+    if outputs is None or not run.ranks.is_first:
         return
     path = run.info.folder / NAME
     try:
@@ -63,24 +56,6 @@ def write_predictions(run: Run) -> None:
             " infinity for them.",
             "warning",
         )
-
-
-def _outputs(run: Run, model: nn.Module) -> Tensor:
-    part = run.dataset.part("val")
-
-    def attempt(size: int) -> Tensor:
-        return model_outputs(
-            model, part, run.dataset.preprocessing, run.runtime, size, run.signals.check
-        )
-
-    assert run.val is not None  # a fold is held out
-    size = run.state.progress.evaluation_batch or run.val.batch_size  # which compiled blocks know
-    return evaluate_in_memory(
-        run,
-        size,
-        attempt,
-        lambda before, now: f"Out of memory with {before} samples predicted at once; this time {now}.",
-    )
 
 
 def _pieces(run: Run, outputs: Tensor, rows: Tensor, fold: int) -> Iterator[dict[str, Any]]:

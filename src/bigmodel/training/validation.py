@@ -6,15 +6,19 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from bigmodel.checkpointing import checkpoint
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.data.base import PartName
 from bigmodel.data.batching.batches import Batches
+from bigmodel.data.parts import SplitData
 from bigmodel.errors import CheckpointError, UndefinedError
 from bigmodel.metrics.threshold import thresholds
-from bigmodel.models.base import Writer
+from bigmodel.models.base import Writer, eval_mode
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.training.evaluation import evaluate
+from bigmodel.training.outputs import model_outputs
 from bigmodel.training.plan import Monitored
 from bigmodel.training.progress import Validation
 from bigmodel.training.recovery import evaluate_in_memory
@@ -121,6 +125,35 @@ def _best_weights(run: Run) -> TensorGroups:
 
 def _last_weights(run: Run) -> TensorGroups:
     return checkpoint.load_newest(run.saver.checkpoints, run.ranks).groups
+
+
+def held_out_outputs(run: Run, part: SplitData) -> Tensor | None:
+    """The outputs of the model, with its weights as they are, for samples of the validation set, as
+    `model_outputs` has them; None on a rank that is not needed.
+
+    Raises:
+        Stopped: the process was asked to stop.
+    """
+    parallel = run.step.parallel
+    if not (run.ranks.is_first or parallel.lockstep):
+        return None
+
+    def attempt(size: int) -> Tensor:
+        return model_outputs(
+            parallel.model, part, run.dataset.preprocessing, run.runtime, size, run.signals.check
+        )
+
+    assert run.val is not None
+    size = run.state.progress.evaluation_batch or run.val.batch_size  # which compiled blocks know
+    with eval_mode(parallel.model):
+        return evaluate_in_memory(
+            run,
+            size,
+            attempt,
+            lambda before, now: (
+                f"Out of memory with {before} samples predicted at once; this time {now}."
+            ),
+        )
 
 
 def _evaluate(run: Run, part: Batches, *, samples: bool, **more: Any) -> EvaluationResult:

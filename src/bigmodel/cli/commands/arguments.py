@@ -163,6 +163,14 @@ def _predict(parser: Parser) -> None:
     )
     add("--force", action="store_true", help="replace an existing output file")
     add("--probabilities", action="store_true", help="add one column per class or label")
+    calibrated = "probabilities as high as they turn out right on the validation set"
+    add("--calibrated", action="store_true", help=calibrated)
+    interval = "of values: add a lower and an upper end that hold the truth this often, such as 0.9"
+    add("--interval", type=_level, metavar="SHARE", help=interval)
+    sets = (
+        "of classes: add the set of those that may be true; it holds the truth this often, such as 0.9"
+    )
+    add("--set", type=_level, metavar="SHARE", help=sets)
     _reading(add)
     add = parser.add_argument_group("texts").add_argument
     add("--prompt", metavar="TEXT", help="a text to continue, or to translate")
@@ -314,6 +322,16 @@ def _file(kind: str) -> Callable[[str], str]:
         return text
 
     return file
+
+
+def _level(text: str) -> float:
+    if not 0 < float(text) < 1:
+        meant = float(text) / 100 if 1 < float(text) < 100 else 0.9
+        raise argparse.ArgumentTypeError(f"{text}: must be a share between 0 and 1, such as {meant:g}")
+    return float(text)
+
+
+_level.__name__ = "share"
 
 
 def _whole_number(least: int) -> Callable[[str], int]:

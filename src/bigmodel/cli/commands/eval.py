@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run
 from bigmodel.cli.commands.new_data import read_new_data, report_skipped
 from bigmodel.cli.commands.output_files import data_stream
 from bigmodel.cli.messages import note
+from bigmodel.config import RunConfig
 from bigmodel.data.base import SET_NAMES, DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare
@@ -159,6 +160,39 @@ def evaluate_data(
     return evaluation
 
 
+def own_dataset(
+    loaded: LoadedRun, notify: Notify, changed: Callable[[str], None]
+) -> tuple[RunConfig, Dataset]:
+    """The run's configuration and its own data, split as in training.
+
+    Args:
+        notify: receives notes for the user.
+        changed: called with what has changed if it is not the data that the run was trained on.
+
+    Raises:
+        ConfigError, DataError: the data can no longer be read, or is now of another kind.
+    """
+    config = loaded.config()
+    dataset = read_dataset(config, loaded.preprocessing)
+    spec, learnt = dataset.spec, loaded.preprocessing.spec
+    if spec.input != learnt.input or _labels(spec) != _labels(learnt):
+        raise DataError(
+            f"data={spec.name}: the data is of another kind now: {spec.input} → {spec.target}, but the"
+            f" run was trained on {learnt.input} → {learnt.target}. Restore it."
+        )
+    if loaded.fingerprint is not None:
+        known = loaded.preprocessing.to_facts()
+        comparison = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
+        if comparison.change is not None:
+            changed(comparison.change)
+        if comparison.unsure:
+            notify(f"Data: {UNSURE}.")
+    for row in dataset.header_rows:
+        notify(": ".join(row))
+    report_skipped(dataset.left_out, notify)
+    return config, dataset
+
+
 def own_data(loaded: LoadedRun, notify: Notify = note, option: str = "--data") -> EvalData:
     """The test set of the run's own data, or its validation set if it has none.
 
@@ -170,36 +204,22 @@ def own_data(loaded: LoadedRun, notify: Notify = note, option: str = "--data") -
         ConfigError, DataError: the data can no longer be read, or is now of another kind.
     """
     try:
-        config = loaded.config()
-        dataset = read_dataset(config, loaded.preprocessing)
+        config, dataset = own_dataset(
+            loaded,
+            notify,
+            lambda change: notify(f"Warning: the data is not what the run was trained on: {change}."),
+        )
     except (ConfigError, DataError) as error:
         raise type(error)(
             f"{error}\nThat is the run's own data; {option} evaluates on another file or folder."
         ) from error
-    spec, learnt = dataset.spec, loaded.preprocessing.spec
-    if spec.input != learnt.input or _labels(spec) != _labels(learnt):
-        raise DataError(
-            f"data={spec.name}: the data is of another kind now: {spec.input} → {spec.target}, but the"
-            f" run was trained on {learnt.input} → {learnt.target}. Restore it, or evaluate on other"
-            f" data with {option}."
-        )
-    if loaded.fingerprint is not None:
-        known = loaded.preprocessing.to_facts()
-        comparison = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
-        if comparison.change is not None:
-            notify(f"Warning: the data is not what the run was trained on: {comparison.change}.")
-        if comparison.unsure:
-            notify(f"Data: {UNSURE}.")
-    for row in dataset.header_rows:
-        notify(": ".join(row))
-    report_skipped(dataset.left_out, notify)
     if dataset.test is None and dataset.val is None:
         raise DataError(
-            f"data={spec.name}: the run was trained on all of its data (data.validation=false), so that"
-            f" none is left to evaluate on. Name other data with {option}."
+            f"data={dataset.spec.name}: the run was trained on all of its data (data.validation=false),"
+            f" so that none is left to evaluate on. Name other data with {option}."
         )
     part: PartName = "val" if dataset.test is None else "test"
-    return EvalData(dataset, part, config.data, f"the {SET_NAMES[part]} set of {spec.name}")
+    return EvalData(dataset, part, config.data, f"the {SET_NAMES[part]} set of {dataset.spec.name}")
 
 
 def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:

@@ -10,7 +10,7 @@ from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError
 
 _OF_TEXTS = ("tokens", "temperature", "top_k", "top_p", "beams")
-_OF_FILES = ("output", "force", "probabilities", "max_bad")
+_OF_FILES = ("output", "force", "probabilities", "calibrated", "interval", "set", "max_bad")
 
 
 def run(arguments: Namespace) -> None:
@@ -35,8 +35,9 @@ def run(arguments: Namespace) -> None:
         )
     if not writes and given is not None:
         raise ConfigError(f"--{given.replace('_', '-')}: {loaded.name} writes no text. Leave it out.")
-    if writes and arguments.probabilities:
-        raise ConfigError(f"--probabilities: {loaded.name} writes texts, which have none. Leave it out.")
+    of_numbers = ("probabilities", "calibrated", "interval", "set")
+    if writes and (wrong := [name for name in of_numbers if getattr(arguments, name)]):
+        raise ConfigError(f"--{wrong[0]}: {loaded.name} writes texts, which have none. Leave it out.")
     if arguments.prompt is not None:
         write_prompt(loaded, arguments)
     elif writes:

@@ -9,10 +9,12 @@ from pathlib import Path
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.new_data import read_new_data
 from bigmodel.cli.commands.output_files import TABLES, check_kind, write_columns
+from bigmodel.cli.commands.sureness import CalibrationSource
 from bigmodel.cli.messages import note
 from bigmodel.errors import DIVERGED, UndefinedError, counted
 from bigmodel.metrics import defined
 from bigmodel.reporting.predictions import merge_columns, predictions
+from bigmodel.spec import Flags
 from bigmodel.training.outputs import model_outputs
 
 
@@ -20,14 +22,21 @@ def predict_rows(loaded: LoadedRun, arguments: Namespace, output: Path | None) -
     """Reads new samples, predicts, writes the table and notes the speed."""
     if output is not None:
         check_kind(output, TABLES)
+    sureness = CalibrationSource(loaded).sureness(
+        note,
+        interval=arguments.interval,
+        prediction_set=arguments.set,
+        calibrated=arguments.calibrated,
+    )
     began = time.perf_counter()
     new_samples = read_new_data(loaded, "--input", arguments, targets=False)
     outputs = model_outputs(
         loaded.model, new_samples.part, loaded.preprocessing, loaded.runtime, arguments.batch_size
     )
     target, rows = loaded.preprocessing.spec.target, len(new_samples.part)
-    cuts = loaded.cuts
-    predicted = predictions(outputs, target, probabilities=arguments.probabilities, cuts=cuts)
+    # Calibrated labels without their probabilities would be as they are.
+    shown = arguments.probabilities or (arguments.calibrated and isinstance(target, Flags))
+    predicted = predictions(outputs, target, probabilities=shown, cuts=loaded.cuts, sureness=sureness)
     write_columns(merge_columns(new_samples.columns, predicted), output)
     if output is not None:
         seconds = time.perf_counter() - began

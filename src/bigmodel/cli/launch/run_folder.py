@@ -23,9 +23,12 @@ OUT_OF_FOLD = "out_of_fold.csv"
 """Predictions of a cross-validation, in the folders of its sweep and of each fold; see
 `bigmodel.training.out_of_fold`."""
 
+CALIBRATION = "calibration.safetensors"
+"""How far a model was off on the validation set; see `bigmodel.training.calibration`."""
+
 RECORD = ".hydra"
 WRITTEN = (
-    *("checkpoints", "metrics.jsonl", OUT_OF_FOLD),
+    *("checkpoints", "metrics.jsonl", OUT_OF_FOLD, CALIBRATION),
     *("profile", "summary.json", "tensorboard", "train.log"),
 )
 """What a run writes to its folder, besides its record."""
