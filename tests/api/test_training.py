@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -134,6 +136,24 @@ def test_a_run_on_a_table_resumes_like_any_other() -> None:
     assert last[0].step == last[1].step == 8
     for one, other in zip(*(run.model.state_dict().values() for run in last), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["copied", "moved"])
+def test_a_run_that_was_moved_has_its_table_with_it(there: Path, kept: bool) -> None:
+    first = trained("trainer.max_steps=8", "trainer.max_minutes=1e-9")
+    folder = there / "elsewhere" / "run"
+    shutil.copytree(first.folder, folder)
+    if kept:  # a table of another run is not its own
+        pq.write_table(pa.table({"y": [1]}), first.folder / "data.parquet")
+    else:
+        shutil.rmtree(first.folder)
+    gone_on = bm.train("resume=elsewhere/run", "trainer.max_minutes=null", progress=False)
+    assert gone_on.folder == folder
+    assert bm.load(folder, weights="last", device="cpu").step == 8
+    assert gone_on.config["data"]["path"] == str(folder / "data.parquet")
+    figures = gone_on.evaluate()
+    folder.rename(there / "again")
+    assert bm.load("again", device="cpu").evaluate() == figures
 
 
 def test_it_works_while_the_program_uses_hydra(there: Path) -> None:

@@ -29,9 +29,6 @@ from bigmodel.reporting.console import Console
 from bigmodel.reporting.table_bytes import parquet_bytes
 from bigmodel.runtime import caches, disk, progress_messages
 
-FRAME = "data.parquet"
-"""In a run's folder: the table that it was given."""
-
 _TABLES = ("table", "text_labels", "pairs")
 """Data sources that read a table."""
 
@@ -75,7 +72,8 @@ def train(*overrides: str, frame: Any = None, progress: bool = True) -> TrainedR
                 _run(composed, table, current, progress)
             except BaseException:
                 if current.folder is None and composed.resumed is None:  # it has not started
-                    (composed.folder / FRAME).unlink(missing_ok=True) if table is not None else None
+                    if table is not None:
+                        (composed.folder / run_folder.TABLE).unlink(missing_ok=True)
                     run_folder.discard(composed.folder)
                 raise
         device, plugins = composed.config.device.name, list(composed.config.plugins)
@@ -128,7 +126,7 @@ def _words_for_table(words: list[str]) -> list[str]:
 def _keep(table: Any, composed: Composed) -> None:
     """Writes the table into the run's folder, where its configuration then finds it."""
     run_folder.check_free(composed.folder, "hydra.run.dir")
-    path = composed.folder / FRAME
+    path = composed.folder / run_folder.TABLE
     if path.exists():
         raise ConfigError(f"hydra.run.dir: {path} is there already. Name another folder.")
     try:

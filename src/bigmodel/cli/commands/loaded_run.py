@@ -14,6 +14,7 @@ from bigmodel import registry
 from bigmodel.checkpointing import checkpoint
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.cli.commands.run_paths import RunPath, resolve_run
+from bigmodel.cli.launch.run_folder import kept_table
 from bigmodel.config import RunConfig, TopConfig, parse
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.reader import Reader
@@ -120,6 +121,8 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
     run_path = resolve_run(run)
     groups, facts = _load_checkpoint(run_path, weights, notify)
     settings = _settings(run_path, facts)
+    if (table := kept_table(run_path.folder, settings["data"].get("path"))) is not None:
+        settings["data"]["path"] = str(table)
     _load_named_plugins(run_path, settings, _plugin_names(plugins))
     with suppress(ConfigError):  # brings in its reader; the source itself may be gone
         registry.data.entry(settings["data"]["name"])

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from bigmodel.checkpointing import manifest
 from bigmodel.cli.launch.resume_config import read_config, repair, saved_settings
-from bigmodel.cli.launch.run_folder import RECORD
+from bigmodel.cli.launch.run_folder import RECORD, kept_table
 from bigmodel.cli.launch.unfinished_runs import compose_config, newest_unfinished, split_argv
 from bigmodel.errors import CheckpointError, ConfigError, hydra_value, shell_quoted
 from bigmodel.runtime.disk import check_regular
@@ -85,7 +85,9 @@ def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[s
     others = {*overrides, extra}  # the run's own configuration needs no folder of files
     flags = [word for word in argv if word not in others and not word.startswith("--config-dir")]
     stored = read_config(folder)
-    changes: list[str] = []
+    data = stored["data"]
+    table = kept_table(folder, data.get("path") if isinstance(data, dict) else None)
+    changes = [] if table is None else [f"++data.path={hydra_value(str(table))}"]
     for word in overrides:
         changes += _override_stored(word, folder, stored, config_dir, extra)
     quoted = hydra_value(str(folder.resolve()))

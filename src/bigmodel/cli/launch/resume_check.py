@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from pydantic import BaseModel
 
 from bigmodel.cli.launch.resume_config import comparable, flatten, read_config, run_settings
+from bigmodel.cli.launch.run_folder import kept_table
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret, redact
@@ -69,6 +70,9 @@ def check_same(
         old, new = flatten(run_settings(settings)), flatten(run_settings(typed.values))
     defaults = dict(_defaults(typed))  # an earlier version behaved as the defaults of newer settings say
     old = {key: defaults[key] for key in new if key in defaults} | old
+    table = kept_table(folder, old.get("data.path"))
+    if table is not None and new.get("data.path") == str(table):  # the folder may have been moved
+        old["data.path"] = str(table)
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     deciding = [key for key in changed if key in FIXED or not _is_free(key)]
     deciding = [key for key in deciding if not _is_hidden(key, old.get(key), new.get(key))]

@@ -33,6 +33,9 @@ WRITTEN = (
 )
 """What a run writes to its folder, besides its record."""
 
+TABLE = "data.parquet"
+"""The table that a run was given by a program, which it keeps."""
+
 PLAN = "multirun.yaml"
 """What Hydra writes to a sweep's folder before the first job."""
 
@@ -50,6 +53,12 @@ _LEFTOVER = re.compile(r"\.[\w.-]+\.\d+\.tmp")
 
 _created_parents: dict[Path, list[Path]] = {}
 """For each folder that this process has claimed, the parents that were created with it."""
+
+
+def kept_table(folder: Path, path: object) -> Path | None:
+    """The table that a run keeps, if its `data.path` is that, or was it before the folder was moved."""
+    table = folder.absolute() / TABLE
+    return table if isinstance(path, str) and Path(path).name == TABLE and table.is_file() else None
 
 
 def register_resolver() -> None:
