@@ -237,6 +237,27 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(
     assert list(there.iterdir()) == []
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_an_interrupt_while_the_thread_starts_leaves_nothing(
+    there: Path, monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if started or thread.name != "bigmodel-train":
+            real(thread)
+        if thread.name == "bigmodel-train":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr("bigmodel.api.training._START", 60 if started else 0.1)
+    before = process()
+    with pytest.raises(KeyboardInterrupt, match=r"^Stopped\.$" if started else None):
+        trained("trainer.max_steps=1000000")
+    check_unchanged(before)
+    assert list(there.iterdir()) == []
+
+
 def test_progress_is_printed(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained(progress=True)
     printed = capsys.readouterr().out

@@ -29,6 +29,9 @@ from bigmodel.reporting.console import Console
 from bigmodel.reporting.table_bytes import parquet_bytes
 from bigmodel.runtime import caches, disk, progress_messages
 
+_START = 5.0
+"""Seconds that a thread may take to start."""
+
 _TABLES = ("table", "text_labels", "pairs")
 """Data sources that read a table."""
 
@@ -77,7 +80,7 @@ def train(*overrides: str, frame: Any = None, progress: bool = True) -> TrainedR
                     run_folder.discard(composed.folder)
                 raise
         device, plugins = composed.config.device.name, list(composed.config.plugins)
-    return load(composed.folder, device=device, plugins=plugins)
+        return load(composed.folder, device=device, plugins=plugins)
 
 
 def _run(composed: Composed, table: Any, current: Invocation, progress: bool) -> None:
@@ -165,9 +168,10 @@ def _interruptible(work: Callable[[], None], current: Invocation) -> None:
     the thread is interrupted wherever it is.
     """
     raised: list[BaseException] = []
-    over = threading.Event()  # an interrupted `join` may take a thread for ended that is not
+    begun, over = threading.Event(), threading.Event()  # after an interrupt, Thread knows neither
 
     def run() -> None:
+        begun.set()
         try:
             work()
         except BaseException as error:
@@ -176,12 +180,17 @@ def _interruptible(work: Callable[[], None], current: Invocation) -> None:
             over.set()
 
     thread = threading.Thread(target=run, name="bigmodel-train", daemon=True)
-    thread.start()
     asked: KeyboardInterrupt | None = None
-    while not over.is_set():
+    while True:
         try:
-            over.wait(0.1)  # without a limit, it would delay signals on some systems
+            if asked is None:
+                thread.start()
+            while not over.is_set():
+                over.wait(0.1)  # without a limit, it would delay signals on some systems
+            break
         except KeyboardInterrupt as interrupt:
+            if not begun.wait(_START):
+                raise  # it came before the thread was started
             if asked is not None or current.folder is None:
                 _interrupt(thread)
             asked = interrupt
