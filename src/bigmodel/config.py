@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -22,6 +23,10 @@ from bigmodel.training.plan import TrainerConfig
 
 if TYPE_CHECKING:  # a trained run is used without it, and it is slow to import
     from omegaconf import DictConfig
+
+
+Find = Literal["lr", "batch_size"]
+AUTO = "auto"
 
 
 class TopConfig(Config):
@@ -42,11 +47,20 @@ class TopConfig(Config):
     )
     resume_changed: bool = Field(False, description="go on although settings or data have changed")
     profile: bool = Field(False, description="write a trace of a few steps, and print where time goes")
+    find: Find | None = Field(
+        None,
+        description="instead of training, find a learning rate (lr) or how large batches can be"
+        " (batch_size)",
+    )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The validated configuration of a run; `values` are plain ones for reports, without secrets."""
+    """The validated configuration of a run; `values` are plain ones for reports, without secrets.
+
+    Attributes:
+        finds_rate: whether `optimizer.lr=auto`; then `optimizer` has its default rate.
+    """
 
     model: EntryConfig
     data: DataConfig
@@ -58,6 +72,7 @@ class RunConfig:
     top: TopConfig
     values: dict[str, Any]
     metrics: tuple[EntryConfig, ...] = ()
+    finds_rate: bool = False
 
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer", "sweep")
@@ -146,7 +161,9 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
     if top is not None:
         attempt(lambda: load_plugins(top.plugins))
         metrics = attempt(lambda: tuple(parse_metrics(top.metrics)))
-    entries = {kind: attempt(partial(_entry, kind, values)) for kind in registry.REGISTRIES}
+    optimizer, finds_rate = without_auto_rate(values.get("optimizer"))
+    values_of = {**values, "optimizer": optimizer}
+    entries = {kind: attempt(partial(_entry, kind, values_of)) for kind in registry.REGISTRIES}
     plain = {
         "device": attempt(lambda: validate(DeviceConfig, _group("device", values), "device")),
         "trainer": attempt(lambda: validate(TrainerConfig, _group("trainer", values), "trainer")),
@@ -154,11 +171,33 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
     if error_messages:
         raise ConfigError("\n".join(error_messages))
     shown = values if shown is None else shown
-    return RunConfig(**entries, **plain, top=top, values=shown, metrics=metrics)
+    return RunConfig(**entries, **plain, top=top, values=shown, metrics=metrics, finds_rate=finds_rate)
+
+
+def without_auto_rate(optimizer: Any) -> tuple[Any, bool]:
+    """An optimizer's plain values without `lr: auto`, and whether they had it.
+
+    So any optimizer can have it, a plugin's too: its own schema need only know numbers. One that has no
+    `lr` refuses it like any other unknown setting.
+    """
+    if not isinstance(optimizer, Mapping) or optimizer.get("lr") != AUTO:
+        return optimizer, False
+    name, rest = optimizer.get("name"), {k: v for k, v in optimizer.items() if k != "lr"}
+    with contextlib.suppress(ConfigError):  # an unknown name is told by whoever parses the rest
+        field = registry.optimizers.entry(str(name)).config.model_fields.get("lr")
+        if field is None:
+            return optimizer, False
+        if field.is_required():
+            return {**rest, "lr": 1e-3}, True
+    return rest, True
 
 
 def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
-    config = registry.REGISTRIES[kind].parse(_group(kind, values))
+    group = _group(kind, values)
+    rate = group.get("lr") if kind == "optimizer" else None
+    if isinstance(rate, str) and rate != AUTO and (meant := did_you_mean(rate, [AUTO])):
+        raise ConfigError(f"optimizer.lr={rate!r}: should be a number above 0, or auto.{meant}")
+    config = registry.REGISTRIES[kind].parse(group)
     if kind == "data" and not isinstance(config, DataConfig):
         raise ConfigError(
             f"data.name={config.name}: its configuration {type(config).__name__} must derive from "

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-PER_INVOCATION = ("resume", "resume_changed", "profile", "sweep")
+PER_INVOCATION = ("resume", "resume_changed", "profile", "sweep", "find")
 """Top-level keys of a single command line, not of the run. They are listed here instead of beside their
 schema because the command line needs them before torch is loaded."""
 

@@ -75,6 +75,10 @@ def compose(words: Sequence[str]) -> Composed:
 
 
 def _check_one_run(argv: Sequence[str], shipped: Path) -> None:
+    if finds := [word for word in argv if word.lstrip("+").startswith("find=")]:
+        raise ConfigError(
+            f"{finds[-1]}: trains nothing. Use bigmodel-train for it, or train with optimizer.lr=auto."
+        )
     arguments = flags.parse_flags(argv, shipped)
     wanted = {"--multirun": arguments.multirun, "--cfg": arguments.cfg, "--info": arguments.info}
     wanted |= {"--help": arguments.help, "--hydra-help": arguments.hydra_help}

@@ -37,7 +37,7 @@ def run_info(
     length = f"{counted(plan.epochs, 'epoch')} × {counted(plan.steps_per_epoch, 'step')}"
     if config.trainer.max_steps is not None:
         length = counted(plan.steps, "step")
-    rate = getattr(config.optimizer, "lr", math.nan)
+    rate = "auto" if config.finds_rate else f"{getattr(config.optimizer, 'lr', math.nan):g}"
     rows = [
         *label_rows(config.top.run.model_dump()),
         ("Model", f"{model}, {counted(parameters, 'parameter')}"),
@@ -46,7 +46,7 @@ def run_info(
         *([("Left out", _listed(dataset.left_out))] if dataset.left_out else []),
         (
             "Optimizer",
-            f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule",
+            f"{config.optimizer.name}, learning rate {rate}, {config.scheduler.name} schedule",
         ),
         ("Loss", describe_loss(loss, dataset.spec.target)),
         ("Device", str(runtime)),

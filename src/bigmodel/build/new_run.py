@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,6 +39,7 @@ from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.redaction import PER_INVOCATION
+from bigmodel.registry import EntryConfig
 from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
@@ -153,6 +155,8 @@ def build_run(
         throughput=throughput,
         profiled=config.top.profile and ranks.is_first,
         ranks=ranks,
+        rates_at=partial(_rates_at, config.optimizer, step.model),
+        finds_rate=config.finds_rate,
         write_summary=write_summary if ranks.is_first else _write_nothing,
     )
 
@@ -238,6 +242,12 @@ def _step(
         ranks=ranks,
         parallel=parallel,
     )
+
+
+def _rates_at(config: EntryConfig, model: nn.Module, rate: float) -> list[float]:
+    """See `Run.rates_at`. Only the optimizer itself knows what it makes of its options."""
+    optimizer = registry.optimizers.build(config.model_copy(update={"lr": rate}), model)
+    return [float(group["lr"]) for group in optimizer.param_groups]
 
 
 def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State, ranks: Ranks) -> Engine:

@@ -28,6 +28,7 @@ from bigmodel.errors import (
 from bigmodel.optim.schedulers import EXTENSIONS
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.reporting.jsonl import damaged_lines
+from bigmodel.training.finders.range_test import use_rate
 from bigmodel.training.run import Run
 
 SHARE = "Use more machines, or have more ranks share the state (device.parallel.shard)."
@@ -117,12 +118,31 @@ def _load(run: Run, newest: Newest, changed: Sequence[str]) -> None:
             raise
         words = f"memory ran out while it was loaded: {first_line(error, 'MemoryError')}"
         raise DeviceError(f"{newest.folder}: {words} {SHARE}") from error
+    _take_rate(run)
     run.saver.damaged = newest.damaged
     # The patience and the time limit may have changed.
     progress, patience = run.state.progress, run.config.early_stopping.patience
     progress.stopped_early = patience is not None and progress.bad_evaluations >= patience
     minutes = run.config.max_minutes
     progress.out_of_time = minutes is not None and progress.seconds >= 60 * minutes
+
+
+def _take_rate(run: Run) -> None:
+    """Goes on with the rate that was found for `optimizer.lr=auto`, whatever else has changed.
+
+    Raises:
+        ConfigError: none was looked for, as the run was started with another `optimizer.lr`.
+    """
+    progress = run.state.progress
+    if not run.finds_rate:
+        progress.learning_rate = None  # the user has set another
+    elif progress.learning_rate is not None:
+        use_rate(run, progress.learning_rate)
+    elif progress.step:
+        raise ConfigError(
+            f"resume={run.info.folder}: optimizer.lr=auto is found at the start of a run, and this one"
+            f" has done {counted(progress.step, 'step')} with another. Leave it out, or name a rate."
+        )
 
 
 def _check_memory(run: Run, newest: Newest) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from bigmodel.cli import imports, invocation
+from bigmodel.cli.finding import find
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
 from bigmodel.cli.launch.seen_folder import check_seen
@@ -72,7 +73,9 @@ def number_of(typed: Any) -> int:
 def _run(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:
     """Trains one run, alone or as one of several ranks, of which the first owns the folder."""
     with progress_messages.report_progress("Getting ready") if ranks.is_first else nullcontext():
-        if not ranks.is_first:
+        if config.get("find") is not None:
+            find(config, folder, ranks)
+        elif not ranks.is_first:
             run_along(config, folder, ranks)
         elif invocation.current.resumed is not None:
             resume(config, folder, invocation.current.resumed, ranks)

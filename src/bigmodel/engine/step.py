@@ -208,6 +208,15 @@ class Step:
         """Discards the metrics that were not drained."""
         self._step_metrics.clear()
 
+    def abandon(self) -> None:
+        """Forgets the steps that were tried: their metrics, gradients, and one that is unfinished."""
+        self.discard_step_metrics()
+        self.accumulation.losses.clear()
+        self.accumulation.sums = self.accumulation.grad_norm = None
+        self._buffers_before, self.updating = None, False
+        for parameter in self._parameters:
+            parameter.grad = None
+
     def undo(self) -> bool:
         """Restores what an unfinished step has changed, so that its whole batch can be repeated.
 

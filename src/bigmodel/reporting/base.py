@@ -154,6 +154,7 @@ class Summary:
     `skipped` counts updates that were left out, `left_out` samples by reason; `loss` describes the loss.
     `directions` has `max` or `min` for each metric, without its prefix: which way it is better.
     `test_by_class` has the figures of each class of the test set, by name and class; None: undefined.
+    `found` has what was found for settings that were `auto`, by key.
     `threshold` has the probabilities above which the best model's decisions are yes; empty: 0.5.
     `run` has the name, tags and notes that the user gave it.
     """
@@ -164,6 +165,7 @@ class Summary:
     test: dict[str, float] = field(default_factory=dict)
     test_by_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
     threshold: dict[str, float] = field(default_factory=dict)
+    found: dict[str, float] = field(default_factory=dict)
     monitor: str = ""
     mode: str = ""
     directions: dict[str, str] = field(default_factory=dict)

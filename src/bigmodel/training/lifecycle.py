@@ -11,6 +11,7 @@ from bigmodel.metrics.threshold import thresholds
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.runtime import progress_messages
 from bigmodel.runtime.signals import Pruned
+from bigmodel.training.finders.range_test import choose_rate
 from bigmodel.training.recovery import save
 from bigmodel.training.run import Run
 
@@ -35,6 +36,8 @@ def _prepare(run: Run) -> None:
     training_weights(run.state.optimizer)
     run.step.parallel.model.train()
     run.step.should_pause = run.signals.urgent
+    if run.finds_rate and progress.learning_rate is None:
+        choose_rate(run)
     run.engine.start(run.plan.steps - progress.step, run.sinks.message, run.signals.raising)
     if run.config.on_nonfinite == "rewind" and progress.step == 0:
         save(run, best=False, last=True, now=True)  # so that there is a checkpoint to go back to
@@ -85,6 +88,8 @@ def _conclude(run: Run) -> None:
     summary.best, summary.final, summary.steps = progress.best, progress.final, progress.step
     target = run.dataset.spec.target
     summary.threshold = thresholds(progress.best_cuts, target)
+    if progress.learning_rate is not None:
+        summary.found = {"optimizer.lr": progress.learning_rate}
     summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
     summary.seconds = round(progress.seconds + run.watch.lap(), 3)
     # Only now is it known which engine was chosen, and how many threads.

@@ -65,6 +65,7 @@ class Progress:
         skipped_updates: updates skipped because the loss or a gradient was not finite;
             `skipped_in_a_row` counts those since the last good one.
         skipped_steps: steps that count without an update, since a rewind found their batches bad.
+        learning_rate: what was found for `optimizer.lr=auto`; None: nothing was looked for yet.
         evaluation_batch: samples that are evaluated at once, if there was too little memory for more.
     """
 
@@ -87,6 +88,7 @@ class Progress:
     skipped_in_a_row: int = 0
     skipped_steps: list[int] = field(default_factory=list)
     evaluation_batch: int | None = None
+    learning_rate: float | None = None
 
     @property
     def mean_loss(self) -> float:

@@ -49,6 +49,10 @@ def expand_resume(argv: list[str], config_dir: Path) -> Resume:
         return Resume(argv)
     if {"-m", "--multirun"} & set(argv):
         raise ConfigError("resume goes with one run, not with a sweep (-m). Leave one of the two out.")
+    if finds := [word for word in argv if word.lstrip("+").startswith("find=")]:
+        raise ConfigError(
+            f"{finds[-1]}: goes with a new run, not with resume. Leave one of the two out."
+        )
     may_change = _may_change(argv)
     rest = [word for word in argv if not word.startswith("resume=") and not _is_resume_changed(word)]
     if wanted[-1] == "auto":

@@ -65,7 +65,7 @@ def _group_allows(group: str, settings: dict[str, Any], name: str) -> bool:
 
 
 def _errors(group: str, settings: dict[str, Any], name: str) -> set[str]:
-    from bigmodel.config import TopConfig  # brings torch
+    from bigmodel.config import TopConfig, without_auto_rate  # brings torch
     from bigmodel.registry import REGISTRIES, validate
     from bigmodel.runtime.device import DeviceConfig
     from bigmodel.training.plan import TrainerConfig
@@ -80,7 +80,8 @@ def _errors(group: str, settings: dict[str, Any], name: str) -> set[str]:
         inner[last] = value
     try:
         if group in REGISTRIES:
-            REGISTRIES[group].parse({"name": name, **values})
+            entry: Any = {"name": name, **values}
+            REGISTRIES[group].parse(without_auto_rate(entry)[0] if group == "optimizer" else entry)
         elif group in ("trainer", "device"):
             validate(TrainerConfig if group == "trainer" else DeviceConfig, values, group)
         else:

@@ -85,6 +85,11 @@ class JobCheck:
     def _check_values(self, values: dict[str, Any]) -> None:
         config = parse(values)
         check_new(config)
+        if config.top.find is not None:
+            raise ConfigError(
+                f"find={config.top.find}: is for one run, not for a sweep. Leave -m out; in a sweep,"
+                " optimizer.lr=auto finds the learning rate of each job."
+            )
         if config.device.ranks not in (None, 1):
             raise ConfigError(
                 f"device.ranks={config.device.ranks}: a job of a sweep trains in one process. Leave it"

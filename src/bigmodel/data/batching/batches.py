@@ -7,6 +7,7 @@ that an epoch can be resumed at any batch. Texts of different lengths come in ba
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
@@ -69,6 +70,11 @@ class Batches(ABC):
     @abstractmethod
     def reads(self, epoch: int, start: int) -> Iterator[Read]:
         """Functions that each gather a block of an epoch, from batch `start` on, in any thread."""
+
+    def largest(self) -> Batch:
+        """The batch that takes the most memory."""
+        with closing(self.epoch(0)) as batches:
+            return next(batches)
 
     def _gather(self, chosen: Chosen, options: GatherOptions) -> Samples:
         """Inputs and targets of some samples, on the prefetcher's device."""
@@ -200,6 +206,14 @@ class BucketedBatches(Batches):
             numbers = torch.randperm(len(numbers), generator=generator_of(self.seed, epoch, _BUCKETS))
         for number in numbers.tolist()[start:]:
             yield partial(self._read, order, stored, self._bounds[number], self._bounds[number + 1])
+
+    def largest(self) -> Batch:
+        """See `Batches.largest`."""
+        lengths = self._lengths.sort().values
+        bounds = list(itertools.pairwise(self._bounds))
+        first, stop = max(bounds, key=lambda ends: (ends[1] - ends[0]) * int(lengths[ends[1] - 1]))
+        order = self._lengths.argsort(stable=True)
+        return Batch(*self._read(order, to_device(order, self.part.device), first, stop))
 
     def _read(self, order: Tensor, stored: Tensor, first: int, stop: int) -> Samples:
         # From the lengths on the host: those on a device would make it wait.

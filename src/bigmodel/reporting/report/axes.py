@@ -43,7 +43,7 @@ class Axes:
     Attributes:
         drawing: what is drawn on.
         x, y: least and largest value of each axis.
-        log_y: whether the y axis is logarithmic.
+        log_y, log_x: whether that axis is logarithmic.
     """
 
     drawing: Drawing
@@ -51,6 +51,7 @@ class Axes:
     y: Range
     log_y: bool = False
     top: float = _TOP
+    log_x: bool = False
 
     @classmethod
     def framed(
@@ -64,6 +65,7 @@ class Axes:
         legend: Sequence[Series] = (),
         log_y: bool = False,
         whole_x: bool = False,
+        log_x: bool = False,
     ) -> Axes:
         """Axes with grid, numbers, labels, title and legend.
 
@@ -73,13 +75,13 @@ class Axes:
             x, y: the ranges to show; an empty one is widened.
             labels: of the axes.
             legend: the lines to name.
-            log_y: whether the y axis is logarithmic.
+            log_y, log_x: whether that axis is logarithmic.
             whole_x: the values of x are whole numbers, such as epochs.
         """
         rows = _legend_rows(legend)
         top = _TOP + _LEGEND_LINE * len(rows)
         drawing = Drawing(WIDTH, HEIGHT + _LEGEND_LINE * len(rows), title, description)
-        axes = cls(drawing, _widened(x), _widened(y, log_y), log_y, top)
+        axes = cls(drawing, _widened(x, log_x), _widened(y, log_y), log_y, top, log_x)
         axes._draw_grid(labels, whole_x)
         drawing.add(Words(0, 10, shortened(title, WIDTH, 12), size=12.0, bold=True))
         for number, row in enumerate(rows):
@@ -105,6 +107,8 @@ class Axes:
 
     def _across(self, x: float) -> float:
         low, high = self.x
+        if self.log_x:
+            low, high, x = math.log10(low), math.log10(high), math.log10(x)
         return _LEFT + (WIDTH - _LEFT - _RIGHT) * (x - low) / (high - low)
 
     def _up(self, y: float) -> float:
@@ -119,7 +123,7 @@ class Axes:
             y = self._up(value)
             self.drawing.add(Path([(_LEFT, y), (WIDTH - _RIGHT, y)], "rule"))
             self.drawing.add(Words(_LEFT - 5, y, tick_text(value), "end", "faint"))
-        for value in ticks(*self.x):
+        for value in _log_ticks(self.x) if self.log_x else ticks(*self.x):
             if whole_x and value != int(value):
                 continue
             x = self._across(value)
