@@ -118,6 +118,18 @@ def first_line(error: BaseException, default: str = "") -> str:
     return next(iter(str(error).strip().splitlines()), default).rstrip()
 
 
+def line_of(error: BaseException) -> str:
+    """Where in a user's own code an error comes from, such as ` (my_net.py, line 12)`; else empty."""
+    import sysconfig
+    import traceback
+
+    foreign = ("<", str(Path(__file__).parent), sysconfig.get_path("stdlib"))
+    frames = traceback.extract_tb(error.__traceback__)
+    installed = re.compile(r"[/\\](site|dist)-packages[/\\]")
+    own = [f for f in frames if not f.filename.startswith(foreign) and not installed.search(f.filename)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
 EXTRAS = {
     "pyarrow": "tables",
     "PIL": "images",

@@ -34,6 +34,7 @@ from bigmodel.errors import (
     did_you_mean,
     first_line,
     is_too_large,
+    line_of,
     may_need_extras,
     setting,
     shell_quoted,
@@ -86,12 +87,16 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._loaded = False
 
-    def register(self, name: str, config: type[EntryConfig]) -> Callable[[EntryT], EntryT]:
+    def register(self, name: str, config: type[EntryConfig] = EntryConfig) -> Callable[[EntryT], EntryT]:
         """Decorator that makes a class or function a choice of this kind, configured by `config`.
+
+        Without a `config` it has no options.
 
         Raises:
             ConfigError: another class has that name, or `config` is no `EntryConfig`.
         """
+        if not isinstance(name, str):
+            raise ConfigError(f'{self.kind}: an entry has a name, as in .register("mine").')
         if not (isinstance(config, type) and issubclass(config, EntryConfig)):
             raise ConfigError(
                 f"{self.kind} '{name}': {config!r} is not a configuration class. Derive one from"
@@ -157,10 +162,22 @@ class Registry:
         except Exception as error:
             if is_too_large(error) or isinstance(error, BigModelError) or self.is_builtin(config.name):
                 raise
+            where = line_of(error)
             raise ConfigError(
                 f"{self.kind}={config.name}: {_origin(factory)} failed: {type(error).__name__}:"
-                f" {first_line(error)}. It is called as {_name(factory)}{self._call}."
+                f" {first_line(error)}{where}." + ("" if where else f" {self._called(factory)}")
             ) from error
+
+    def _called(self, factory: Callable[..., Any]) -> str:
+        """How an entry is called, and how one that takes other arguments is registered."""
+        words = f"It is called as {_name(factory)}{self._call}."
+        if not isinstance(factory, type):
+            return words
+        arguments = self._call.partition(" ->")[0]
+        return (
+            f"{words} If it takes others, register a function instead: def make{arguments}: return"
+            f" {_name(factory)}(…)."
+        )
 
     def is_ours(self, name: str) -> bool:
         """Former name of `is_builtin`, which plugins may use."""

@@ -30,6 +30,7 @@ from omegaconf.basecontainer import BaseContainer
 import bigmodel as bm
 from bigmodel.cli import invocation
 from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import models
 
 ROWS = [
     {"a": i % 17, "b": (i * 7) % 13 / 3, "city": "xyz"[i % 3], "y": ["no", "yes"][i % 2]}
@@ -154,6 +155,29 @@ def test_a_run_that_was_moved_has_its_table_with_it(there: Path, kept: bool) -> 
     figures = gone_on.evaluate()
     folder.rename(there / "again")
     assert bm.load("again", device="cpu").evaluate() == figures
+
+
+def test_a_module_of_torch_is_a_model_by_its_name_alone(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there / "mine" / "model").mkdir(parents=True)
+    (there / "mine" / "model" / "my_net.yaml").write_text("name: my_net\n")
+    (there / "my_net_of_test.py").write_text(
+        "from torch import nn\n"
+        "from bigmodel.registry import models\n"
+        "@models.register('my_net')\n"
+        "def my_net(config, spec):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, spec.target.output_size))\n"
+    )
+    monkeypatch.syspath_prepend(str(there))
+    words = ("device=cpu", "data=digits", "model=my_net", "trainer.max_steps=3")
+    made = bm.train("--config-dir=mine", "plugins=[my_net_of_test]", *words, progress=False)
+    again = bm.load(made.folder, plugins=["my_net_of_test"], device="cpu")
+    assert type(again.model).__name__ == "Sequential"
+    assert again.evaluate() == made.evaluate()
+    models._entries.pop("my_net")
+    with pytest.raises(ConfigError, match="--config-dir=yours: there is no such folder"):
+        bm.train("--config-dir=yours", *words, progress=False)
 
 
 def test_it_works_while_the_program_uses_hydra(there: Path) -> None:

@@ -283,6 +283,11 @@ LOSSES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         ["no gradient", "argmax"],
     ),
     "in place": (InPlace, {}, ["changes its outputs or targets in place"]),
+    "NaN": (
+        of(lambda o, t: (o.square().neg().log().sum(1) * t).sum()),
+        {},
+        ["it is nan for outputs of shape (16, 3)"],
+    ),
     "one argument": (of(lambda o: o.sum()), {}, ["TypeError"]),
     "parameters": (
         Trainable,
@@ -418,6 +423,36 @@ class Uninitialised(nn.Module):
         self.layer = nn.Linear(5, 3)
 
 
+class Squared(Plain):
+    def forward(self, inputs: Tensor) -> Any:
+        return super().forward(inputs @ inputs)
+
+
+class Empty(nn.Module):
+    def __init__(self, config: EntryConfig, spec: Any) -> None:  # noqa: ARG002
+        super().__init__()
+
+    def forward(self, inputs: Tensor) -> Any:
+        return inputs[:, :3]
+
+
+class Frozen(Plain):
+    def __init__(self, config: EntryConfig, spec: Any) -> None:
+        super().__init__(config, spec)
+        self.requires_grad_(False)
+
+
+class Undefined(Plain):
+    def forward(self, inputs: Tensor) -> Any:
+        return super().forward(inputs).abs().neg().log()
+
+
+class OwnArguments(nn.Module):
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, width)
+
+
 class HalfAModel(Model):
     def __init__(self, config: EntryConfig, spec: Any) -> None:  # noqa: ARG002
         super().__init__()
@@ -434,8 +469,13 @@ MODELS: dict[str, tuple[Any, list[str]]] = {
     "a tuple": (Tupled, ["it returned a tuple"]),
     "no gradient": (Labels, ["no gradient", "argmax"]),
     "another width": (Narrow, ["fails on inputs of shape (16, 5)", "RuntimeError"]),
-    "without super().__init__()": (Uninitialised, ["AttributeError", "(config, spec)"]),
+    "without super().__init__()": (Uninitialised, ["AttributeError", "(test_custom_parts.py, line "]),
     "without features": (HalfAModel, ["fails on inputs", "NotImplementedError"]),
+    "no parameters": (Empty, ["it has no parameters"]),
+    "frozen": (Frozen, ["all of its parameters are frozen"]),
+    "NaN": (Undefined, ["48 of its 48 outputs are NaN or infinite before any training"]),
+    "its own arguments": (OwnArguments, ["def make(config, spec): return OwnArguments(…)"]),
+    "a fault": (Squared, ["fails on inputs of shape (16, 5)", "(test_custom_parts.py, line "]),
     "no model": (lambda config, spec: None, ["it returned a NoneType"]),  # noqa: ARG005
     "called with inputs": (lambda inputs: inputs, ["TypeError", "(config, spec)"]),
 }
@@ -663,16 +703,56 @@ class Closing(torch.optim.SGD):
         return super().step(closure)
 
 
+class OfTorch(torch.optim.Optimizer):
+    """The least that torch's class asks for."""
+
+    def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:
+        super().__init__(model.parameters(), {"lr": config.lr})
+
+
+class Recording(OfTorch):
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002
+        for parameter in self.param_groups[0]["params"]:
+            parameter.sub_(0.01 * parameter.grad)
+
+
+class Divides(OfTorch):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002
+        for parameter in self.param_groups[0]["params"]:
+            parameter.div_(0 * parameter.grad)
+
+
+class Forgets(OfTorch):
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002
+        self.state["momentum"] += 1
+
+
+class Unrated(torch.optim.Optimizer):
+    def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:  # noqa: ARG002
+        super().__init__(model.parameters(), {})
+
+
+class Idle(OfTorch):
+    def step(self, closure: Any = None) -> Any:
+        """Changes nothing."""
+
+
 OPTIMIZERS: dict[str, tuple[Any, list[str]]] = {
     "copies": (copied, ["not the model's parameters"]),
     "the model itself": (
         lambda config, model: torch.optim.SGD(model, lr=config.lr),
-        ["TypeError", "(config, model)"],
+        ["TypeError", "(test_custom_parts.py, line "],
     ),
     "a class of torch's": (torch.optim.Adam, ["failed", "Adam(config, model)"]),
     "a closure": (lambda config, model: Closing(model.parameters(), config.lr), ["closure"]),
     "torch's with a closure": (lambda config, model: torch.optim.LBFGS(model.parameters()), ["closure"]),  # noqa: ARG005
     "none": (lambda config, model: None, ["it returned a NoneType"]),  # noqa: ARG005
+    "no step": (OfTorch, ["it defines no step()"]),
+    "records its step": (Recording, ["(test_custom_parts.py, line ", "@torch.no_grad()"]),
+    "NaN": (Divides, ["makes NaN or infinity"]),
+    "a fault": (Forgets, ["fails on an update of the model: TypeError", "(test_custom_parts.py, line "]),
+    "no rate": (Unrated, ["no 'lr'"]),
 }
 
 
@@ -680,6 +760,22 @@ OPTIMIZERS: dict[str, tuple[Any, list[str]]] = {
 def test_an_optimizer_that_would_train_nothing_is_refused(own: Own, tmp_path: Path, case: str) -> None:
     factory, parts = OPTIMIZERS[case]
     refused(own("optimizer", factory), tmp_path, "optimizer=my_own", parts)
+
+
+def test_an_optimizer_that_changes_nothing_is_told(own: Own, tmp_path: Path) -> None:
+    run, _ = built(tmp_path, own("optimizer", Idle))
+    (told,) = warnings_of(run)
+    assert "two calls of its step() have changed no parameter" in told
+
+
+def test_trying_an_optimizer_leaves_the_model_as_it_was(own: Own, tmp_path: Path) -> None:
+    settings = own("optimizer", lambda config, model: torch.optim.SGD(model.parameters(), config.lr))
+    run, _ = built(tmp_path, settings)
+    plain, _ = built(tmp_path, SGD)
+    for one, other in zip(run.step.model.parameters(), plain.step.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert one.grad is None
+    assert len(run.step.optimizer.state) == 0
 
 
 def test_an_optimizer_may_wrap_another(own: Own, tmp_path: Path) -> None:
@@ -720,13 +816,34 @@ def shaped(shape: Any) -> Any:
     return Shaped
 
 
+class Flat(Scheduler):
+    def shape(self, t: int, total: int) -> float:  # noqa: ARG002
+        return 1.0
+
+
+class Deaf(Flat):
+    def observe(self, value: float) -> None:  # type: ignore[override]
+        pass
+
+
+class Heavy(Flat):
+    def state_dict(self) -> Any:
+        return {"means": torch.zeros(3)}
+
+
 SCHEDULERS: dict[str, tuple[Any, list[str]]] = {
     "nothing": (shaped(lambda t, total: None), ["None (NoneType)"]),  # noqa: ARG005
     "several numbers": (shaped(lambda t, total: torch.ones(2)), ["RuntimeError", "2 elements"]),  # noqa: ARG005
     "below 0": (shaped(lambda t, total: 1 - 3 * t / total), ["a number of 0 or more"]),
     "a fault": (shaped(lambda t, total: 1 / t), ["ZeroDivisionError"]),  # noqa: ARG005
     "no shape": (type("Shapeless", (Scheduler,), {}), ["NotImplementedError"]),
-    "a function": (lambda config, total: lambda t: 1.0, ["AttributeError", "factor"]),  # noqa: ARG005
+    "a function": (lambda config, total: lambda t: 1.0, ["returned a function", "Scheduler"]),  # noqa: ARG005
+    "torch's class": (
+        lambda config, total: torch.optim.lr_scheduler.LambdaLR,  # noqa: ARG005
+        ["returned a type", "torch.optim.lr_scheduler cannot be used"],
+    ),
+    "observes one value": (Deaf, ["observe(value, mode)", "TypeError"]),
+    "tensors in its state": (Heavy, ["state_dict(), which may hold numbers only", "Tensor"]),
     "torch's": (torch.optim.lr_scheduler.StepLR, ["TypeError", "(config, total)"]),
 }
 
@@ -833,7 +950,7 @@ SOURCES: dict[str, tuple[Any, list[str]]] = {
     "double precision": (ready, ["float64", "float32"]),
     "a file that is not there": (
         lambda config: np.loadtxt("nowhere.csv"),  # noqa: ARG005
-        ["FileNotFoundError", "nowhere.csv", "(config) -> Dataset"],
+        ["FileNotFoundError", "nowhere.csv", "(test_custom_parts.py, line "],
     ),
     "two arguments": (lambda config, spec: None, ["TypeError"]),  # noqa: ARG005
 }
@@ -872,8 +989,11 @@ def test_a_source_that_knows_no_folds_is_refused_with_them(
         ("class C(EntryConfig):\n    gamma = 2.0", "non-annotated attribute"),
         ("class C(EntryConfig):\n    gamma: float = Field(2.0, gt='a')", "failed"),
         ("class C(EntryConfig):\n    net: object()", "failed"),
-        ("@losses.register('mine')\ndef mine(config, spec): ...", "missing 1 required positional"),
-        ("@losses.register\ndef mine(config, spec): ...", "missing 1 required positional"),
+        ("@losses.register('mine', 7)\ndef mine(config, spec): ...", "not a configuration class"),
+        (
+            "@losses.register\ndef mine(config, spec): ...",
+            'an entry has a name, as in .register("mine")',
+        ),
         ("def mine(:", "SyntaxError"),
     ],
 )
@@ -886,6 +1006,5 @@ def test_a_plugin_that_cannot_be_read_is_told_in_one_line(
     monkeypatch.delitem(sys.modules, "unreadable_plugin", raising=False)
     with pytest.raises(ConfigError) as caught:
         registry.load_plugins(["unreadable_plugin"])
-    assert str(caught.value).startswith("plugins: importing 'unreadable_plugin' failed: ")
     assert "\n" not in str(caught.value)
     assert told in str(caught.value)

@@ -83,8 +83,8 @@ def test_each_is_told_and_the_rest_finishes(command: Command, tmp_path: Path) ->
     }
     reasons = {
         "exits": "SystemExit: 3",
-        "raises": "model=moody: my_moody.Moody failed: OSError: [Errno 5] Input/output error."
-        " It is called as Moody(config, spec) -> Model.",
+        "raises": "model=moody: my_moody.Moody failed: OSError: [Errno 5] Input/output error"
+        " (my_moody.py, line 23).",
         "exits in training": "SystemExit: no more",
     }
     for mood, reason in reasons.items():

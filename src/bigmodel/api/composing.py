@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -57,7 +58,10 @@ def compose(words: Sequence[str]) -> Composed:
     check_overrides(arguments.overrides)
     search = create_config_search_path(arguments.config_path or str(shipped))
     if arguments.config_dir:
-        search.append("command-line", f"file://{Path(arguments.config_dir).absolute()}")
+        added = Path(arguments.config_dir).absolute()
+        if not added.is_dir():
+            raise ConfigError(f"--config-dir={arguments.config_dir}: there is no such folder.")
+        search.prepend("command-line", f"file://{added}", SearchPathQuery(provider="schema"))
     loader = GuardedLoader(Rules(shipped.resolve(), named_plugins(arguments.overrides)), search)
     config = loader.load_configuration(
         arguments.config_name or "train", arguments.overrides, RunMode.RUN

@@ -82,7 +82,7 @@ def save(
                 place.check()
             replace(temporary, target)
     except BaseException as error:
-        for temporary, target in zip(made, folders, strict=True):
+        for temporary, target in zip(made, folders, strict=False):  # none is made yet if facts are wrong
             if writers is not None:  # gone in one moment, for another rank may be writing to it
                 with contextlib.suppress(OSError):
                     temporary = temporary.rename(_temporary(target))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bigmodel.errors import BigModelError, SpecError, first_line, is_too_large
+from bigmodel.errors import BigModelError, SpecError, first_line, is_too_large, line_of
 from bigmodel.models.base import eval_mode
 from bigmodel.runtime import rng
 
@@ -74,8 +74,8 @@ def reported_as(label: str, inputs: str) -> Iterator[None]:
     except Exception as error:
         if is_too_large(error):
             raise
-        first = first_line(error)
-        raise SpecError(f"{label}: it fails on {inputs}: {type(error).__name__}: {first}") from error
+        what = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
+        raise SpecError(f"{label}: it fails on {inputs}: {what}{line_of(error)}") from error
 
 
 def warn_of_leak(label: str, call: Callable[[], object]) -> list[str]:

@@ -35,6 +35,12 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
     parts = [(outputs, targets), (outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
     results = [_evaluate(loss, label, *part) for part in parts]
     (whole, weight), (first, first_weight), (rest, rest_weight) = results
+    if not isfinite(whole) and outputs.isfinite().all():
+        raise SpecError(
+            f"{label}: it is {whole} for outputs of shape {tuple(outputs.shape)} that are finite, before"
+            " any training. Does it divide by 0, or take the root or the logarithm of raw outputs, which"
+            " may be negative?"
+        )
     if not all(map(isfinite, (whole, first, rest))):
         return warnings  # the first step reports it
     if _is_sum(whole, first, rest):

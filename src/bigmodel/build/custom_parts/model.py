@@ -38,21 +38,28 @@ def try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> tu
                 model(inputs.clone())
         with isolated(model) as tried:
             outputs = tried(passed)
-        _check_outputs(outputs, label, inputs, spec)
+        _check_outputs(outputs, label, inputs, spec, model)
+        if inputs.isfinite().all() and not outputs.isfinite().all():
+            count = int((~outputs.isfinite()).sum())
+            raise SpecError(
+                f"{label}: {count:,} of its {outputs.numel():,} outputs are NaN or infinite before any"
+                " training, for inputs that are finite. Does it divide by 0, or take the root or the"
+                " logarithm of negative numbers?"
+            )
         if not torch.equal(passed, inputs):
             raise SpecError(
                 f"{label}: it changes its inputs in place, which others read too. Change a copy."
             )
         with isolated(model) as tried:
             alone = tried(inputs[:1].clone())
-        _check_outputs(alone, label, inputs[:1], spec)
+        _check_outputs(alone, label, inputs[:1], spec, model)
         with isolated(model) as tried:
             warnings = warn_of_leak(label, lambda: tried(inputs.clone()))
     if len(inputs) > 1:  # one sample has no batch statistics
         mode = f"{label}, in training mode"
         with reported_as(mode, f"inputs of shape {tuple(inputs.shape)}"), isolated(model) as tried:
             training = tried.train()(inputs.clone())
-            _check_outputs(training, mode, inputs, spec)
+            _check_outputs(training, mode, inputs, spec, model)
             _check_registered(tried, label, training)
     if outputs.isfinite().all() and not torch.allclose(outputs[:1], alone, 1e-2, 1e-3):
         warnings.append(
@@ -81,7 +88,7 @@ def try_sharded(model: nn.Module, name: str, inputs: Tensor) -> None:
         ) from error
 
 
-def _check_outputs(outputs: Any, label: str, inputs: Tensor, spec: DataSpec) -> None:
+def _check_outputs(outputs: Any, label: str, inputs: Tensor, spec: DataSpec, model: nn.Module) -> None:
     """Raises SpecError unless a model's outputs are a tensor of the expected shape, with a gradient."""
     if not isinstance(outputs, Tensor):
         raise SpecError(
@@ -95,10 +102,18 @@ def _check_outputs(outputs: Any, label: str, inputs: Tensor, spec: DataSpec) -> 
             f" {tuple(inputs.shape)}. Expected {expected}: {spec.target} take"
             f" {spec.target.output_size:,} numbers each (spec.target.output_size)."
         )
+    if (
+        not any(parameter.requires_grad for parameter in model.parameters())
+        and not outputs.requires_grad
+    ):
+        has = "all of its parameters are frozen" if [*model.parameters()] else "it has no parameters"
+        raise SpecError(
+            f"{label}: {has}, so there is nothing to train. Layers are attributes that __init__ sets."
+        )
     if not outputs.is_floating_point() or not outputs.requires_grad:
         raise SpecError(
             f"{label}: its outputs ({outputs.dtype}) have no gradient, so the model would not learn."
-            " Is there a detach(), a no_grad(), an argmax or NumPy on the way, or no parameter?"
+            " Is there a detach(), a no_grad(), an argmax or NumPy on the way?"
         )
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import json
 from math import isfinite
 from typing import Any
 
 import torch
 from torch import nn
 
-from bigmodel.build.custom_parts.isolation import reported_as
-from bigmodel.errors import SpecError
+from bigmodel.build.custom_parts.isolation import isolated_randomness, reported_as
+from bigmodel.errors import SpecError, line_of
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.registry import EntryConfig, optimizers, schedulers
 
 _REQUIRED = ("param_groups", "state", "step", "state_dict", "load_state_dict")
 """What training needs of an optimizer; one that wraps another need not derive from torch's class."""
+
+
+_LARGEST = 250_000_000
+"""The most parameters of a model that is copied to try an update."""
 
 
 def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> list[str]:
@@ -45,13 +51,66 @@ def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> li
             f"{label}: it was given tensors that are not the model's parameters, such as copies, so the "
             "model would not change. Pass it model.parameters()."
         )
+    warnings = _try_step(model, config)
     left = [name for p, name in trainable.items() if p not in theirs]
     if len(left) == len(trainable):
         raise SpecError(f"{label}: it was given none of the model's trainable parameters.")
     if not left:
-        return []
+        return warnings
     listed = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-    return [f"{label} does not train {len(left):,} of {len(trainable):,} parameters ({listed})."]
+    untrained = f"{label} does not train {len(left):,} of {len(trainable):,} parameters ({listed})."
+    return [*warnings, untrained]
+
+
+def _try_step(model: nn.Module, config: EntryConfig) -> list[str]:
+    """Tries an update, of a copy of the model with made-up gradients; returns warnings.
+
+    Raises:
+        SpecError: it fails, or makes NaN of numbers.
+    """
+    label, size = f"optimizer={config.name}", sum(p.numel() for p in model.parameters())
+    if size > _LARGEST or any(hasattr(p, "device_mesh") for p in model.parameters()):
+        return []
+    try:
+        model = copy.deepcopy(model)
+    except Exception:  # such as of a lock
+        return []
+    with isolated_randomness(), reported_as(label, "an update of the model"):
+        optimizer = optimizers.build(config, model)
+        if any("lr" not in group for group in optimizer.param_groups):
+            raise SpecError(
+                f"{label}: its param_groups have no 'lr', which the schedule sets. Pass a dict with it"
+                ' to super().__init__: {"lr": config.lr}.'
+            )
+        trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        before = [p.detach().clone() for p in trained]
+        for _ in range(2):
+            for parameter in trained:
+                parameter.grad = torch.full_like(parameter, 0.01)
+            _step(optimizer, label)
+        again = optimizers.build(config, model)
+        again.load_state_dict(optimizer.state_dict())
+    if not all(p.isfinite().all() for p in trained):
+        raise SpecError(
+            f"{label}: its step() makes NaN or infinity of parameters and gradients that are none."
+        )
+    if all(map(torch.equal, before, trained)):
+        return [f"{label}: two calls of its step() have changed no parameter."]
+    return []
+
+
+def _step(optimizer: Any, label: str) -> None:
+    try:
+        optimizer.step()
+    except NotImplementedError as error:
+        raise SpecError(f"{label}: it defines no step(), which updates the parameters.") from error
+    except RuntimeError as error:
+        if "leaf Variable" not in str(error):
+            raise
+        raise SpecError(
+            f"{label}: its step() changes parameters while gradients are recorded{line_of(error)}. Put"
+            " @torch.no_grad() above it."
+        ) from error
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
@@ -81,3 +140,10 @@ def try_schedule(schedule: Schedule, steps: int, config: EntryConfig) -> None:
                 f"{label}: its multiplier of the learning rate at step {step:,} is {factor!r}"
                 f" ({type(factor).__name__}). `shape(t, total)` returns a number of 0 or more."
             )
+    tried = copy.deepcopy(schedule)
+    if schedule.follows_metric:
+        with reported_as(label, "observe(value, mode)"):
+            for value in (1.0, 2.0):
+                tried.observe(value, "min", steps - 1)
+    with reported_as(label, "its state_dict(), which may hold numbers only"):
+        tried.load_state_dict(json.loads(json.dumps(tried.state_dict())), steps - 1)

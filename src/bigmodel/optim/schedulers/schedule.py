@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from bigmodel.errors import SpecError
 from bigmodel.optim.schedulers.base import Scheduler
 from bigmodel.registry import EntryConfig, schedulers
 
@@ -115,7 +116,13 @@ class Schedule:
         self.change = Change(before, self.factor(step), span.run * self._steps_per_unit)
 
     def _build(self, span: Span, state: dict[str, float | int]) -> None:
-        scheduler: Scheduler = schedulers.build(self._config, max(1, span.end - span.begin))
+        scheduler = schedulers.build(self._config, max(1, span.end - span.begin))
+        if not isinstance(scheduler, Scheduler):
+            raise SpecError(
+                f"scheduler={self._config.name}: it returned a {type(scheduler).__name__}. A schedule is"
+                " a class that derives from bigmodel.schedulers.base.Scheduler and defines shape(t,"
+                " total); those of torch.optim.lr_scheduler cannot be used."
+            )
         if state:
             scheduler.load_state_dict(state)
         self._span, self._scheduler = span, scheduler
