@@ -31,6 +31,7 @@ def info(folder: Path, **changes: Any) -> RunInfo:
         "total_steps": 690,
         "first_step": 0,
         "monitor": "val/accuracy",
+        "evaluate_every": 23,
     }
     facts |= {"last_recorded_step": changes.get("first_step", 0)}
     return RunInfo(**(facts | changes))

@@ -135,6 +135,12 @@ def test_pointers_name_only_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
         ("TensorBoard", "tensorboard --logdir run"),
     ]
     assert "Resume with" not in dict(formatting.next_steps(facts.summary(), folder, folder))
+    improving = facts.summary(longer="trainer.epochs=60")
+    assert dict(formatting.next_steps(improving, folder, folder))["More"] == (
+        "val/accuracy was still improving at the end. To train longer:"
+        " bigmodel-train resume=run trainer.epochs=60"
+    )
+    assert "More" not in dict(formatting.next_steps(facts.summary(), folder, folder))
     words = "-m sweep.resume=mine 'plugins=[mine]'"
     of_a_sweep = dict(formatting.next_steps(facts.summary("stopped"), folder, folder, words))
     assert of_a_sweep["Resume with"] == f"bigmodel-train {words}"

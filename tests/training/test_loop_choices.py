@@ -1,7 +1,7 @@
 """What validation decides: when to stop, and with which weights the test set is read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from bigmodel.data.parts import Part
 from bigmodel.errors import ConfigError
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.reporting.summary import read_summary
-from bigmodel.training import validation
+from bigmodel.training import recovery, validation
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
 from tests.small_runs import Recorder, built, config
@@ -333,3 +333,49 @@ def test_what_needs_a_validation_set_is_refused_without(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         built(tmp_path, {"data.validation": False} | settings)
+
+
+def test_by_default_the_same_accuracy_at_a_lower_loss_is_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accuracy comes in steps: the loss still falls when patience for the accuracy alone is over."""
+    settings = {"trainer.epochs": "auto", "trainer.eval_every": 40, "scheduler": "constant"}
+    for patience, epochs in (("auto", 167), (3, 160)):
+        run, _ = built(
+            tmp_path / str(patience), settings | {"trainer.early_stopping": {"patience": patience}}
+        )
+        assert run.plan.patience == 3
+        losses = iter([0.5, 0.4, 0.3, 0.2, 0.1])
+        with monkeypatch.context() as patch:
+            script(patch, run, [0.5] * 5)
+            patch.setattr(validation, "evaluate", _with_loss(validation.evaluate, run, losses))
+            assert fit(run).epochs == epochs
+
+
+def _with_loss(evaluate: Any, run: Run, losses: Iterator[float]) -> Any:
+    def told(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> EvaluationResult:
+        evaluation: EvaluationResult = evaluate(model, batches, *args, **more)
+        if batches is run.val:
+            evaluation.metrics["loss"] = next(losses)
+        return evaluation
+
+    return told
+
+
+def test_a_run_by_the_data_is_resumed_with_the_same_length(tmp_path: Path) -> None:
+    run, told = built(tmp_path, {"trainer.epochs": "auto"})
+    assert ("Training", "167 epochs × 6 steps (auto: 1,000 steps), batches of 12") in run.info.rows
+    run.state.progress.step = 12
+    run.saver.start()
+    recovery.save(run, best=False, last=True, now=True)
+    run.saver.flush()
+    resumed = resume_run(built(tmp_path, {"trainer.epochs": "auto"})[0])
+    assert resumed.plan == run.plan
+    assert resumed.state.schedule.change is None
+    assert "Schedule" not in dict(resumed.info.rows)
+    assert told.messages == []
+
+
+def test_without_a_validation_set_nothing_ends_a_run_by_the_data(tmp_path: Path) -> None:
+    run, _ = built(tmp_path, {"trainer.epochs": "auto", "data.validation": False})
+    assert fit(run).steps == 1001

@@ -4,7 +4,15 @@ from typing import Any
 import pytest
 
 from bigmodel.errors import ConfigError
-from bigmodel.training.plan import CheckpointConfig, Monitored, Plan, TrainerConfig, monitored
+from bigmodel.training.plan import (
+    CheckpointConfig,
+    EarlyStoppingConfig,
+    LimitConfig,
+    Monitored,
+    Plan,
+    TrainerConfig,
+    monitored,
+)
 
 
 def run_through(plan: Plan) -> dict[int, Any]:
@@ -43,6 +51,57 @@ def test_cadences_in_steps() -> None:
 def test_max_steps_rules_over_epochs(max_steps: int, epochs: int) -> None:
     plan = Plan.of(TrainerConfig(epochs=2, max_steps=max_steps), steps_per_epoch=5)
     assert (plan.steps, plan.epochs) == (max_steps, epochs)
+
+
+def test_a_run_is_as_long_as_its_data_asks_for() -> None:
+    small = Plan.of(TrainerConfig(), steps_per_epoch=8)
+    assert (small.epochs, small.steps, small.auto) == (125, 1000, "auto: 1,000 steps")
+    assert Plan.of(TrainerConfig(), steps_per_epoch=3).steps == 1002, "whole epochs"
+    large = Plan.of(TrainerConfig(), steps_per_epoch=34)
+    assert (large.epochs, large.auto) == (30, "auto")
+    assert Plan.of(TrainerConfig(max_steps=7), steps_per_epoch=8).steps == 7
+    given = Plan.of(TrainerConfig(epochs=2), steps_per_epoch=8)
+    assert (given.epochs, given.auto) == (2, "")
+    quick = Plan.of(TrainerConfig(limit=LimitConfig(train=2)), steps_per_epoch=2)
+    assert quick.epochs == 30, "less data than there is asks for nothing"
+
+
+@pytest.mark.parametrize("epochs", ["auto", 1000])
+def test_epochs_of_few_steps_are_evaluated_several_at_a_time(epochs: Any) -> None:
+    plan = Plan.of(TrainerConfig(epochs=epochs), steps_per_epoch=1)
+    due = run_through(plan)
+    assert plan.steps == 1000
+    assert list(due) == list(range(10, 1001, 10))
+    assert all(what.evaluate and what.record and what.save for what in due.values())
+    assert [step for step, what in due.items() if what.log] == list(range(100, 1001, 100))
+    typed = TrainerConfig(epochs=epochs, eval_every=1, checkpoint=CheckpointConfig(every=50))
+    due = run_through(Plan.of(typed, steps_per_epoch=1))
+    assert sum(what.evaluate for what in due.values()) == 1000
+    assert sum(what.save for what in due.values()) == 20
+
+
+@pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(100, 1), (5, 2), (1000, 10), ("auto", 100)])
+def test_other_epochs_are_evaluated_one_by_one(epochs: Any, steps_per_epoch: int) -> None:
+    plan = Plan.of(TrainerConfig(epochs=epochs), steps_per_epoch)
+    assert plan.evaluate_every == plan.record_every == plan.save_every == steps_per_epoch
+    assert plan.log_every == 10 * steps_per_epoch
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps_per_epoch", "patience"),
+    [
+        ({}, 1, 50),
+        ({"eval_every": 100}, 1, 5),
+        ({}, 23, 22),
+        ({}, 500, None),
+        ({"epochs": 44}, 23, None),
+        ({"max_steps": 1000}, 1, None),
+        ({"early_stopping": EarlyStoppingConfig(patience=3)}, 500, 3),
+        ({"early_stopping": EarlyStoppingConfig(patience=None)}, 1, None),
+    ],
+)
+def test_patience_goes_by_the_length(settings: Any, steps_per_epoch: int, patience: int | None) -> None:
+    assert Plan.of(TrainerConfig(**settings), steps_per_epoch).patience == patience
 
 
 def test_no_event_is_missed() -> None:

@@ -37,6 +37,7 @@ def run_info(
     length = f"{counted(plan.epochs, 'epoch')} × {counted(plan.steps_per_epoch, 'step')}"
     if config.trainer.max_steps is not None:
         length = counted(plan.steps, "step")
+    length += f" ({plan.auto})" if plan.auto else ""
     rate = "auto" if config.finds_rate else f"{getattr(config.optimizer, 'lr', math.nan):g}"
     rows = [
         *label_rows(config.top.run.model_dump()),
@@ -69,6 +70,7 @@ def run_info(
         first_step=0,
         monitor=monitor.name,
         labels=config.top.run,
+        evaluate_every=plan.evaluate_every,
     )
 
 

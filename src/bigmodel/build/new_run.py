@@ -291,7 +291,7 @@ def _monitors(config: RunConfig, dataset: Dataset, modes: dict[str, str]) -> tup
     stop_monitor = monitor
     if stopping.monitor != "auto" or stopping.mode != "auto":
         stop_monitor = monitored(stopping.monitor, stopping.mode, known, monitor.name, f"{key}.monitor")
-    if stopping.patience is not None and not stop_monitor.name:
+    if isinstance(stopping.patience, int) and not stop_monitor.name:
         raise ConfigError(
             f"{key}.patience={stopping.patience}: there is no validation set to watch"
             f" (data.validation=false). Use {key}.patience=null, or {key}.monitor=train/loss."

@@ -121,7 +121,7 @@ def _load(run: Run, newest: Newest, changed: Sequence[str]) -> None:
     _take_rate(run)
     run.saver.damaged = newest.damaged
     # The patience and the time limit may have changed.
-    progress, patience = run.state.progress, run.config.early_stopping.patience
+    progress, patience = run.state.progress, run.plan.patience
     progress.stopped_early = patience is not None and progress.bad_evaluations >= patience
     minutes = run.config.max_minutes
     progress.out_of_time = minutes is not None and progress.seconds >= 60 * minutes
@@ -189,7 +189,7 @@ def _check_length(run: Run, done: int) -> None:
     trainer, plan = run.config, run.plan
     if done <= plan.steps:
         return
-    key, wanted = ("epochs", trainer.epochs) if trainer.max_steps is None else ("max_steps", plan.steps)
+    key, wanted = ("epochs", plan.epochs) if trainer.max_steps is None else ("max_steps", plan.steps)
     unit, per = ("epoch", plan.steps_per_epoch) if key == "epochs" else ("step", 1)
     unit += "" if wanted == 1 else "s"
     raise ConfigError(
@@ -203,7 +203,10 @@ def _schedule_facts(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
     """The schedule's saved state. Earlier versions did not save its planned length, which follows from
     their settings."""
     trainer = (facts.get("settings") or {}).get("trainer") or {}
-    steps = trainer.get("max_steps") or trainer.get("epochs", 0) * run.plan.steps_per_epoch
+    epochs = trainer.get("epochs")
+    steps = trainer.get("max_steps")
+    if steps is None and isinstance(epochs, int):
+        steps = epochs * run.plan.steps_per_epoch
     span = {"span": run.state.schedule.planned(steps)} if steps else {}
     return {**span, **facts["scheduler"]}
 

@@ -183,13 +183,13 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
 
 def _how_to_continue(run: Any) -> str:
     if run.state.progress.stopped_early:
-        patience = run.config.early_stopping.patience
+        patience = run.plan.patience
         return f"It stopped early; raise trainer.early_stopping.patience (now {patience}) to go on."
     if run.state.progress.out_of_time:
         return f"Its time was up; raise trainer.max_minutes (now {run.config.max_minutes:g}) to go on."
     if run.config.max_steps is not None:
         return f"To train longer, raise trainer.max_steps (now {run.config.max_steps})."
-    return f"To train longer, raise trainer.epochs (now {run.config.epochs})."
+    return f"To train longer, raise trainer.epochs (now {run.plan.epochs})."
 
 
 def fit_run(run: Any) -> None:

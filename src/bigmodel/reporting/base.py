@@ -54,6 +54,7 @@ class RunInfo:
         last_recorded_step: figures of later steps, which a resumed run may find, are dropped.
         monitor: the metric that chooses the best checkpoint, such as `val/accuracy`.
         labels: what the user calls it.
+        evaluate_every: optimizer steps between evaluations.
     """
 
     title: str
@@ -66,6 +67,7 @@ class RunInfo:
     total_steps: int
     first_step: int
     monitor: str
+    evaluate_every: int
     last_recorded_step: int = 0
     labels: Labels = field(default_factory=Labels)
 
@@ -157,6 +159,8 @@ class Summary:
     `found` has what was found for settings that were `auto`, by key.
     `threshold` has the probabilities above which the best model's decisions are yes; empty: 0.5.
     `run` has the name, tags and notes that the user gave it.
+    `longer` is the setting to resume with, such as `trainer.epochs=60`, if the validation figures were
+    still improving at the end; empty: they were not.
     """
 
     status: str  # "running" | "finished" | "stopped" | "pruned" | "failed"
@@ -166,6 +170,7 @@ class Summary:
     test_by_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
     threshold: dict[str, float] = field(default_factory=dict)
     found: dict[str, float] = field(default_factory=dict)
+    longer: str = ""
     monitor: str = ""
     mode: str = ""
     directions: dict[str, str] = field(default_factory=dict)

@@ -163,6 +163,10 @@ def next_steps(
     if summary.status != "finished" and "last" in kept:
         words = resume or shell_quoted(f"resume={shown_path(folder)}")
         rows.append(("Resume with", f"{program('bigmodel-train')} {words}"))
+    if summary.longer and "last" in kept:
+        words = f"{shell_quoted(f'resume={shown_path(folder)}')} {summary.longer}"
+        told = f"{summary.monitor} was still improving at the end. To train longer:"
+        rows.append(("More", f"{told} {program('bigmodel-train')} {words}"))
     if (folder / "tensorboard").is_dir():
         rows.append(("TensorBoard", tensorboard_command(logdir)))
     return rows

@@ -11,6 +11,7 @@ from bigmodel.metrics.threshold import thresholds
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.runtime import progress_messages
 from bigmodel.runtime.signals import Pruned
+from bigmodel.training import trend
 from bigmodel.training.finders.range_test import choose_rate
 from bigmodel.training.recovery import save
 from bigmodel.training.run import Run
@@ -90,6 +91,7 @@ def _conclude(run: Run) -> None:
     summary.threshold = thresholds(progress.best_cuts, target)
     if progress.learning_rate is not None:
         summary.found = {"optimizer.lr": progress.learning_rate}
+    summary.longer = trend.longer(run) if summary.status == "finished" else ""
     summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
     summary.seconds = round(progress.seconds + run.watch.lap(), 3)
     # Only now is it known which engine was chosen, and how many threads.

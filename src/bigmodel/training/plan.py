@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,13 +14,25 @@ from bigmodel.registry import Config
 Mode = Literal["auto", "min", "max"]
 OnNonFinite = Literal["stop", "skip", "rewind"]
 OnOOM = Literal["halve", "stop"]
+Count = Annotated[int, Field(ge=1)]
+
+USUAL_EPOCHS, LEAST_STEPS = 30, 1000
+"""How long `trainer.epochs=auto` is: so many epochs, but at least so many steps."""
+MOST_EVALUATIONS, EPOCHS_OF_STEPS = 100, 10
+"""In longer runs, epochs of fewer steps are evaluated several at a time: each step takes less than what
+is done after it."""
+PATIENCE = 0.5
+"""Share of a longer run after which it ends if it has not become better: after less, most schedules are
+far from their lowest rate, on which the figures depend."""
 
 
 class EarlyStoppingConfig(Config):
     """When to end a run that no longer gets better."""
 
-    patience: int | None = Field(
-        None, ge=1, description="evaluations without improvement that end training; null: never"
+    patience: Count | Literal["auto"] | None = Field(
+        "auto",
+        description="evaluations without improvement that end training; null: never; auto: half of them"
+        " if trainer.epochs=auto gives more than 30 epochs, else null",
     )
     min_delta: float = Field(0.0, ge=0, description="least change that counts as improvement")
     monitor: str = Field("auto", description="metric to watch, such as val/loss; auto: the checkpoint's")
@@ -42,7 +54,9 @@ class CheckpointConfig(Config):
         description="how many of the best are kept: best, best-2 (the best before it), …; at most as "
         "many wait in memory",
     )
-    every: int = Field(1, ge=1, description="epochs between saves of `last`")
+    every: Count | Literal["auto"] = Field(
+        "auto", description="epochs between saves of `last`; auto: as trainer.eval_every=auto"
+    )
     every_steps: int | None = Field(None, ge=1, description="steps between saves, not epochs")
     every_minutes: float | None = Field(
         None, gt=0, description="minutes after which `last` is saved in any case; null: never"
@@ -61,16 +75,24 @@ class LimitConfig(Config):
 class TrainerConfig(Config):
     """How long to train, and what to do on the way."""
 
-    epochs: int = Field(30, ge=1, description="passes over the training set")
+    epochs: Count | Literal["auto"] = Field(
+        "auto", description="passes over the training set; auto: 30, or as many as make 1,000 steps"
+    )
     max_steps: int | None = Field(
         None, ge=1, description="optimizer steps in all; if set, it replaces epochs"
     )
     max_minutes: float | None = Field(
         None, gt=0, description="minutes after which training ends, evaluated and saved; null: never"
     )
-    log_every: int = Field(10, ge=1, description="epochs between printed lines")
+    log_every: Count | Literal["auto"] = Field(
+        "auto", description="epochs between printed lines; auto: 10 times those of eval_every=auto"
+    )
     log_every_steps: int | None = Field(None, ge=1, description="steps between lines, not epochs")
-    eval_every: int = Field(1, ge=1, description="epochs between evaluations")
+    eval_every: Count | Literal["auto"] = Field(
+        "auto",
+        description="epochs between evaluations; auto: 1, or more in a run of over 100 epochs if they"
+        " have fewer than 10 steps",
+    )
     eval_every_steps: int | None = Field(None, ge=1, description="steps between evaluations, not epochs")
     record_every_steps: int | None = Field(None, ge=1, description="steps between records, not epochs")
     accumulate: int = Field(1, ge=1, description="batches whose gradients add up to one optimizer step")
@@ -198,6 +220,10 @@ class Plan:
     """The length of a run and how often things happen in it, all in optimizer steps.
 
     Every epoch has the same number of steps, so that an interval in epochs is one in steps.
+
+    Attributes:
+        auto: why the run has its length, if that follows from the data; else empty.
+        patience: evaluations without improvement that end training; None: nothing does.
     """
 
     steps_per_epoch: int
@@ -208,24 +234,38 @@ class Plan:
     log_every: int
     save_every: int
     save_now: bool
+    patience: int | None = None
+    auto: str = ""
 
     @classmethod
     def of(cls, config: TrainerConfig, steps_per_epoch: int) -> Plan:
-        """Turns the configured intervals into steps."""
+        """Turns the configured intervals into steps, and chooses what is left to the data."""
+        steps, auto = _length(config, steps_per_epoch)
+        epochs = math.ceil(steps / steps_per_epoch)
+        fewest = min(epochs / MOST_EVALUATIONS, EPOCHS_OF_STEPS / steps_per_epoch)
+        usual = max(1, math.ceil(fewest))
 
-        def interval(epochs: int, steps: int | None) -> int:
-            return epochs * steps_per_epoch if steps is None else steps
+        def interval(epochs: int | str, steps: int | None, otherwise: int) -> int:
+            if steps is not None:
+                return steps
+            return steps_per_epoch * (epochs if isinstance(epochs, int) else otherwise)
 
-        steps = config.max_steps or config.epochs * steps_per_epoch
+        evaluate_every = interval(config.eval_every, config.eval_every_steps, usual)
+        patience = config.early_stopping.patience
+        if patience == "auto":
+            most = math.ceil(PATIENCE * steps / evaluate_every)
+            patience = max(most, 1) if epochs > USUAL_EPOCHS and auto else None
         return cls(
             steps_per_epoch=steps_per_epoch,
             steps=steps,
-            epochs=math.ceil(steps / steps_per_epoch),
-            evaluate_every=interval(config.eval_every, config.eval_every_steps),
-            record_every=interval(1, config.record_every_steps),
-            log_every=interval(config.log_every, config.log_every_steps),
-            save_every=interval(config.checkpoint.every, config.checkpoint.every_steps),
+            epochs=epochs,
+            evaluate_every=evaluate_every,
+            record_every=interval("auto", config.record_every_steps, usual),
+            log_every=interval(config.log_every, config.log_every_steps, 10 * usual),
+            save_every=interval(config.checkpoint.every, config.checkpoint.every_steps, usual),
             save_now=config.checkpoint.every_steps is not None,
+            patience=patience,
+            auto=auto,
         )
 
     def next_event(self, step: int) -> int:
@@ -248,3 +288,18 @@ class Plan:
             save=save,
             save_now=save and self.save_now,
         )
+
+
+def _length(config: TrainerConfig, steps_per_epoch: int) -> tuple[int, str]:
+    """Optimizer steps of a run, and why there are as many, if that follows from the data.
+
+    A run on less data than there is (`trainer.limit`) is a quick look, and gets no more epochs for it.
+    """
+    if config.max_steps is not None:
+        return config.max_steps, ""
+    if config.epochs != "auto":
+        return config.epochs * steps_per_epoch, ""
+    enough = math.ceil(LEAST_STEPS / steps_per_epoch)
+    if enough <= USUAL_EPOCHS or config.limit.train is not None:
+        return USUAL_EPOCHS * steps_per_epoch, "auto"
+    return enough * steps_per_epoch, f"auto: {LEAST_STEPS:,} steps"

@@ -20,6 +20,9 @@ _STORED_NAMES = {
 """Fields whose key in a checkpoint is an older name: renaming them there would break old checkpoints."""
 
 
+_MOST_LOSSES = 100
+
+
 @dataclass(frozen=True)
 class Validation:
     """The outcome of an evaluation of the validation set, and what follows from it.
@@ -67,6 +70,7 @@ class Progress:
         skipped_steps: steps that count without an update, since a rewind found their batches bad.
         learning_rate: what was found for `optimizer.lr=auto`; None: nothing was looked for yet.
         evaluation_batch: samples that are evaluated at once, if there was too little memory for more.
+        losses: validation losses of the newest evaluations.
     """
 
     step: int = 0
@@ -89,6 +93,7 @@ class Progress:
     skipped_steps: list[int] = field(default_factory=list)
     evaluation_batch: int | None = None
     learning_rate: float | None = None
+    losses: list[float] = field(default_factory=list)
 
     @property
     def mean_loss(self) -> float:
@@ -124,11 +129,14 @@ class Progress:
         self.stop_value = validation.stop_value
         self.bad_evaluations = validation.bad_evaluations
         self.stopped_early = validation.stop
+        if "val/loss" in validation.metrics:
+            self.losses = [*self.losses, validation.metrics["val/loss"]][-_MOST_LOSSES:]
 
     def reset_best(self) -> None:
         """Forgets the best evaluation so far, and early stopping's."""
         self.best, self.best_value, self.best_cuts = {}, None, None
         self.bad_evaluations, self.stop_value = 0, None
+        self.losses = []
 
     def state_dict(self) -> dict[str, Any]:
         """Its fields, by the names that checkpoints use."""

@@ -49,7 +49,7 @@ def validate(run: Run, *, show: bool) -> Validation:
     monitored = _value_of(run, run.monitor, metrics)
     loss, best_loss = metrics.get("val/loss", math.nan), progress.best.get("val/loss")
     improved = run.monitor.better_of_equals(monitored, loss, progress.best_value, best_loss)
-    stop_value, bad_evaluations, stop = _early_stopping(run, metrics)
+    stop_value, bad_evaluations, stop = _early_stopping(run, metrics, improved)
     if run.val is not None and (show or stop):
         run.sinks.evaluated(evaluation, progress.step)
     if run.config.histograms:
@@ -237,7 +237,9 @@ def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
         run.sinks.message(message, "warning")
 
 
-def _early_stopping(run: Run, metrics: dict[str, float]) -> tuple[float | None, int, bool]:
+def _early_stopping(
+    run: Run, metrics: dict[str, float], is_best: bool
+) -> tuple[float | None, int, bool]:
     """The best value of early stopping's metric, evaluations since then, and whether to stop."""
     config, progress, monitor = run.config.early_stopping, run.state.progress, run.stop_monitor
     if not monitor.name:
@@ -246,7 +248,10 @@ def _early_stopping(run: Run, metrics: dict[str, float]) -> tuple[float | None, 
     value = _value_of(run, monitor, metrics)
     if monitor.better(value, best, config.min_delta):
         best, bad = value, 0
-    stop = config.patience is not None and bad >= config.patience
+    elif is_best and config.patience == "auto":  # the same accuracy at a lower loss
+        bad = 0
+    patience = run.plan.patience
+    stop = patience is not None and bad >= patience
     if stop:
         so_far = "none so far" if best is None else f"best {best:.4g}"
         run.sinks.message(

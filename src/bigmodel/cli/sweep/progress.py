@@ -56,9 +56,8 @@ class _ToSweep(Sink):
             self._ask_whether_pruned(record, self._pruned_by, self._info)
 
     def _ask_whether_pruned(self, record: Record, metric: str, info: RunInfo) -> None:
-        trainer, step, value = info.config["trainer"], int(record["step"]), float(record[metric])
-        every = trainer["eval_every_steps"] or trainer["eval_every"] * info.steps_per_epoch
-        number = math.ceil(step / every)
+        step, value = int(record["step"]), float(record[metric])
+        number = math.ceil(step / info.evaluate_every)
         worse = self._channel.evaluated(number, value)
         if worse is None or step >= info.total_steps:
             return
