@@ -327,8 +327,9 @@ def test_sets_and_calibrated_probabilities_from_python(made: Run) -> None:
         flags.predict(inputs, calibrated=True)
     with pytest.raises(ConfigError, match=r"^interval: .* no intervals\. For classes: prediction_set\."):
         run.predict(inputs, interval=0.9)
-    with pytest.raises(ConfigError, match=r"prediction_set=90: must be a share between 0 and 1"):
-        run.predict(inputs, prediction_set=90)
+    for wrong in (90, 0, 1.0, "0.9", float("nan")):
+        with pytest.raises(ConfigError, match=r"^prediction_set=.*: must be a share between 0 and 1"):
+            run.predict(inputs, prediction_set=wrong)  # type: ignore[arg-type]
 
 
 def test_a_frame_holds_sets_as_lists(made: Run) -> None:

@@ -81,6 +81,7 @@ SMALLER = {
 INTERRUPTED = "outputs/2026-11-23/10-15-02"
 RUNS = {
     "outputs/2026-11-23/10-18-05": ("data=table", "data.path=houses.csv", "data.target=price"),
+    "outputs/2026-11-29/19-20-44": ("data=table", "data.path=sensors.csv", "data.target=broken"),
     "outputs/2026-11-25/15-40-12": ("data=text", "data.path=shakespeare.txt", "model=transformer"),
     "outputs/2026-11-25/14-57-34": (
         *("data=pairs", "data.source=train.de", "data.target=train.en", "data.vocab_size=300"),
@@ -235,7 +236,9 @@ def run_script(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         parse(arguments)
 
 
-@pytest.mark.parametrize("script", ["bench", "prove_reliability", "figures", "baselines"])
+@pytest.mark.parametrize(
+    "script", ["bench", "prove_reliability", "prove_coverage", "figures", "baselines"]
+)
 def test_a_wrong_argument_of_a_script_is_found(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as end:
         run_script([f"scripts/{script}.py", "--nonsense"], monkeypatch)

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from bigmodel.build.resumed_run import resume_run
 from bigmodel.cli.commands.loaded_run import load_run
 from bigmodel.errors import CheckpointError
 from bigmodel.metrics.calibration import Calibration
+from bigmodel.spec import Classes, Flags
 from bigmodel.training import calibration
 from bigmodel.training.calibration import NAME, read_calibration
 from bigmodel.training.loop import fit
@@ -53,17 +55,19 @@ def test_it_is_of_the_best_and_of_the_last_weights(tmp_path: Path, kind: str) ->
         outputs = model_outputs(loaded.model, part, loaded.preprocessing, loaded.runtime)
         targets = part.take(slice(0, len(part)))[1]
         target = loaded.preprocessing.spec.target
-        same(read_calibration(tmp_path, loaded.step), Calibration.of(outputs, targets, target))
+        found = read_calibration(tmp_path, loaded.step, target)
+        same(found, Calibration.of(outputs, targets, target))
     assert steps[0] < steps[1]
-    assert read_calibration(tmp_path, 1) is None
+    assert read_calibration(tmp_path, 1, target) is None
 
 
 def test_a_resumed_run_replaces_it(tmp_path: Path) -> None:
     fit(built(tmp_path, OVERFITS)[0])
     fit(resume_run(built(tmp_path, OVERFITS | {"trainer.epochs": 9})[0]))
-    last = load_run(str(tmp_path), "last", "cpu", [], print).step
-    assert read_calibration(tmp_path, last) is not None
-    assert read_calibration(tmp_path, last * 8 // 9) is None
+    last = load_run(str(tmp_path), "last", "cpu", [], print)
+    target = last.preprocessing.spec.target
+    assert read_calibration(tmp_path, last.step, target) is not None
+    assert read_calibration(tmp_path, last.step * 8 // 9, target) is None
 
 
 @pytest.mark.parametrize(
@@ -89,13 +93,19 @@ def test_without_validation_and_for_texts_there_is_none(
 def test_of_very_many_samples_some_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_MOST_SAMPLES", 7)
     fit(built(tmp_path, {"data.target": "values"})[0])
-    step = load_run(str(tmp_path), "best", "cpu", [], print).step
-    found = read_calibration(tmp_path, step)
+    loaded = load_run(str(tmp_path), "best", "cpu", [], print)
+    found = read_calibration(tmp_path, loaded.step, loaded.preprocessing.spec.target)
     assert found is not None
     assert (found.samples, len(found.scores), len(found.predicted)) == (7, 7, 7)
 
 
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(b"none")
-    with pytest.raises(CheckpointError, match=r"calibration\.safetensors: cannot be read"):
-        read_calibration(tmp_path, 3)
+    three, two = (Classes(tuple("abc"[:n]), (1,) * n) for n in (3, 2))
+    learnt = Calibration.of(torch.randn(9, 3), torch.arange(9) % 3, three).tensors()
+    files = [b"none", save({f"3.{n}": t for n, t in learnt.items()})]
+    assert read_calibration(tmp_path, 3, three) is None
+    for content, target in zip(files, (three, Flags(two.names)), strict=True):
+        (tmp_path / NAME).write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"calibration\.safetensors: cannot be read"):
+            read_calibration(tmp_path, 3, target)
+    same(read_calibration(tmp_path, 3, three), Calibration.from_tensors(learnt, three))

@@ -188,7 +188,8 @@ class TrainedRun:
             raise ConfigError(f"{loaded.name}: predicts values, which have no probabilities.")
         given = GivenData.of(data)
         with may_need_extras("predict"), self._settings.applied():
-            sureness = self._calibration.sureness(_note, **sure)
+            with unchanged():  # the run's own data may have to be read
+                sureness = self._calibration.sureness(_note, **sure)
             samples = given.samples(loaded)
             _warn_of(samples)
             outputs = model_outputs(

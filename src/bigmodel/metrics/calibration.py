@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bigmodel.metrics.conformal import class_scores, value_scores
 from bigmodel.metrics.temperature import fit_temperatures
-from bigmodel.spec import Classes, Target, Values
+from bigmodel.spec import Classes, Flags, Target, Values
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,21 @@ class Calibration:
         return {"temperatures": temperatures, "scores": self.scores, "predicted": self.predicted}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Calibration:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], target: Target) -> Calibration:
         """What `tensors` gave.
 
         Raises:
             KeyError: one is missing.
+            ValueError: they are of another target.
         """
-        scores, temperatures = tensors["scores"], tensors["temperatures"].tolist()
-        return cls(len(scores), temperatures or None, scores, tensors["predicted"])
+        scores, predicted, heat = (tensors[n] for n in ("scores", "predicted", "temperatures"))
+        samples, count = len(scores), target.output_size
+        columns, values, temperatures = {
+            Classes: (1, 0, 1),
+            Flags: (0, 0, count),
+            Values: (count, count, 0),
+        }[type(target)]
+        shapes = [(samples, columns), (samples, values), (temperatures,)]
+        if [scores.shape, predicted.shape, heat.shape] != shapes:
+            raise ValueError(f"its numbers are not those of {target}")
+        return cls(samples, heat.tolist() or None, scores, predicted)

@@ -62,8 +62,8 @@ def write_calibration(run: Run) -> None:
         raise disk.write_error(path, error, len(content)) from error
 
 
-def read_calibration(folder: Path, step: int) -> Calibration | None:
-    """What a run's folder holds for the weights of a step; None if it is not there.
+def read_calibration(folder: Path, step: int, target: Target) -> Calibration | None:
+    """What the folder of a run with a target holds for the weights of a step; None if it is not there.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -75,8 +75,8 @@ def read_calibration(folder: Path, step: int) -> Calibration | None:
         tensors = load_file(path)
         prefix = f"{step}."
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        return Calibration.from_tensors(own) if own else None
-    except (OSError, SafetensorError, KeyError) as error:
+        return Calibration.from_tensors(own, target) if own else None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be read: {first_line(error)}. Delete it; what it holds is then computed"
             " from the run's data."

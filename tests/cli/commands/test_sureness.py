@@ -12,6 +12,7 @@ import pyarrow.parquet as pa_parquet
 import pytest
 import torch
 
+from bigmodel.cli.commands.loaded_run import load_run
 from bigmodel.training.calibration import NAME, read_calibration
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel
@@ -41,8 +42,8 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 def stored(folder: Path) -> Any:
-    step = json.loads((folder / "summary.json").read_text())["best"]["step"]
-    found = read_calibration(folder, step)
+    loaded = load_run(str(folder), "best", "cpu", [], print)
+    found = read_calibration(folder, loaded.step, loaded.preprocessing.spec.target)
     assert found is not None
     return found
 

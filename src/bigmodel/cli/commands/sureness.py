@@ -57,7 +57,7 @@ class CalibrationSource:
         if all(value is None for value in wanted.values()):
             return None
         level, name = (interval, "interval") if prediction_set is None else (prediction_set, "set")
-        if level is not None and not 0 < level < 1:
+        if level is not None and not (isinstance(level, int | float) and 0 < level < 1):
             raise ConfigError(
                 f"{self._options[name]}={level!r}: must be a share between 0 and 1, such as 0.9."
             )
@@ -102,7 +102,7 @@ class CalibrationSource:
                 f"{option}: it is learnt from samples that were not trained on, and this run has none"
                 " (data.validation=false). Train with data.validation=true."
             )
-        stored = read_calibration(loaded.run_path.folder, loaded.step)
+        stored = read_calibration(loaded.run_path.folder, loaded.step, loaded.preprocessing.spec.target)
         return self._computed(option, notify) if stored is None else stored
 
     def _computed(self, option: str, notify: Notify) -> Calibration:

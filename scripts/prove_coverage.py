@@ -1,10 +1,10 @@
 """Measures how often intervals and sets hold the truth, on rows that a run has never seen.
 
-    python scripts/coverage.py                                         # digits: a minute
-    python scripts/coverage.py --diamonds diamonds.csv --fashion idx   # all: ten minutes
-    python scripts/coverage.py --splits 2                              # a quick look
-    python scripts/coverage.py --keep                                  # keep the results
-    python scripts/coverage.py --docs                                  # put them into the page
+    python scripts/prove_coverage.py                                         # digits: a minute
+    python scripts/prove_coverage.py --diamonds diamonds.csv --fashion idx   # all: ten minutes
+    python scripts/prove_coverage.py --splits 2                              # a quick look
+    python scripts/prove_coverage.py --keep                                  # keep the results
+    python scripts/prove_coverage.py --docs                                  # put them into the page
 
 For each split, a run is trained on some rows, and chooses its best weights on its validation part. The
 same part says how sure it is. What `TrainedRun.predict` then gives for the rows held out, 1,000 or more,
@@ -112,7 +112,7 @@ def measure(name: str, data: Rows, seed: int, folder: Path) -> dict[str, Any]:
     run = trained(data, data.take(learn), seed, folder)
     rows, loaded = data.take(held), run._loaded
     target = loaded.preprocessing.spec.target
-    calibration = read_calibration(run.folder, run.step)
+    calibration = read_calibration(run.folder, run.step, target)
     assert calibration is not None
     own = calibration.samples
     other = fresh(run, data.take(more[:own])) if len(more) >= own else None
