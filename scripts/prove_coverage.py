@@ -230,7 +230,7 @@ def chosen(options: argparse.Namespace) -> list[str]:
     return [name for name in DATA if have[name.partition(",")[0]]]
 
 
-HEAD = "| data | asked | held the truth | least, most | with other rows | size |\n" + "|---" * 6 + "|"
+HEAD = "| data | asked | held the truth | least, most | by other rows | mean size |\n" + "|---" * 6 + "|"
 BELOW = "| data | accuracy | temperature | log loss | calibration error |\n" + "|---" * 5 + "|"
 
 

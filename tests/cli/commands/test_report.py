@@ -6,6 +6,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bigmodel.cli.commands.report import distinct_names
@@ -292,3 +293,45 @@ def test_too_many_runs_are_refused(bigmodel: Bigmodel, tmp_path: Path) -> None:
 def test_names_tell_folders_apart() -> None:
     assert distinct_names(["/a/b/c"]) == ["b/c"]
     assert distinct_names(["/a/x/1/c", "/a/y/1/c"]) == ["x/1/c", "y/1/c"]
+
+
+def cells(page: Path, heading: str) -> list[str]:
+    texts = Parts(page.read_text()).texts
+    return texts[texts.index(heading) + 1 :]
+
+
+def test_how_sure_it_is_shows_what_predict_gives(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    data, page, output = made("table").parent / "t.csv", tmp_path / "r.html", tmp_path / "p.jsonl"
+    words = ("--device", "cpu")
+    assert bigmodel("report", made("table"), "--data", data, "--output", page, *words).status == 0
+    interval = ("--input", data, "--interval", 0.8, "--output", output)
+    assert bigmodel("predict", made("table"), *interval, *words).status == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    held = [row["lower"] <= float(row["price"]) <= row["upper"] for row in rows]
+    shown = cells(page, "How sure it is")
+    assert shown[:4] == ["interval", "value", "holds the truth", "median width"]
+    assert shown[4:7] == ["0.8", "price", f"{sum(held) / len(held):.3f}"]
+
+
+def test_how_sure_it_is_needs_samples_that_it_was_not_learnt_from(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(0)
+    inputs, targets = draw.normal(size=(40, 5)).astype(np.float32), draw.integers(0, 3, 40)
+    np.savez(tmp_path / "new.npz", inputs=inputs, targets=targets)
+    own, other = tmp_path / "own.html", tmp_path / "other.html"
+    words = ("--device", "cpu", "--output")
+    assert bigmodel("report", made("classes"), *words, own).status == 0
+    assert "How sure it is" not in Parts(own.read_text()).headings
+    new = ("--data", tmp_path / "new.npz")
+    assert bigmodel("report", made("classes"), *new, *words, other).status == 0
+    shown = cells(other, "How sure it is")
+    assert shown[:4] == ["set", "holds the truth", "classes in it, mean", "of one class"]
+    assert [cell for cell in shown if cell.startswith(("Temperature", "Learnt"))] == [
+        "Temperature",
+        "Learnt from 16 validation samples.",
+    ]
+    damaged = shutil.copytree(made("classes"), tmp_path / "damaged")
+    (damaged / "calibration.safetensors").write_bytes(b"")
+    assert bigmodel("report", damaged, *new, *words, other, "--force").status == 0
+    assert any("cannot be read" in cell for cell in cells(other, "How sure it is"))

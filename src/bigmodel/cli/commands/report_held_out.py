@@ -12,6 +12,7 @@ from torch import Tensor
 from bigmodel.build.header import describe_loss
 from bigmodel.cli.commands.eval import EvalData, chosen_metrics
 from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.report_sureness import sureness_blocks
 from bigmodel.data.base import SET_NAMES
 from bigmodel.data.media.audio import AudioSettings
 from bigmodel.data.parts import SplitData
@@ -79,6 +80,8 @@ def add_evaluation(
         report.add(heading, Facts(rows), table, *reasons_shown)
     places = known.nonzero()[:, 0]
     report.sections += held_out.sections(outputs[known], targets[known], target)
+    if data.path is not None or data.part != "val":  # which the calibration is from
+        report.add("How sure it is", *sureness_blocks(loaded, outputs[known], targets[known]))
     mistakes = held_out.worst(outputs[known], targets[known], target, exhibits)
     report.add("The worst mistakes", *_mistakes(loaded, data, mistakes, places))
 
