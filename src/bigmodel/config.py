@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
@@ -18,6 +18,7 @@ from bigmodel.metrics.threshold import Maximised
 from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.reporting.base import Labels
+from bigmodel.reporting.trackers import check_names
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
@@ -41,6 +42,9 @@ class TopConfig(Config):
         None, description="of yes/no targets: what the decision threshold maximises; null: it is 0.5"
     )
     run: Labels = Field(Labels(), description="what to call it; any of these may change on resume")
+    logger: Annotated[list[str], AfterValidator(check_names)] = Field(
+        [], description="programs that keep the run as well: mlflow, trackio, wandb"
+    )
     output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(
         None, description="run folder to resume; auto: the newest unfinished run of this config"

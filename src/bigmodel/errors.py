@@ -144,8 +144,14 @@ EXTRAS = {
     "optuna": "sweeps",
     "cmaes": "sweeps",
     "submitit": "sweeps",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+    "wandb": "wandb",
 }
 """Modules that only some runs need, and the extra of `bigmodel-train` that installs each."""
+
+PACKAGES = {"PIL": "pillow", "mlflow": "mlflow-skinny"}
+"""The packages of modules that have another name."""
 
 
 def require(module: str, user: str) -> None:
@@ -161,7 +167,7 @@ def require(module: str, user: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(module) is None:
-        package = "pillow" if module == "PIL" else module
+        package = PACKAGES.get(module, module)
         raise MissingPackageError(
             f"{user} needs {package}, which is not installed:"
             f" pip install 'bigmodel-train[{EXTRAS[module]}]'"

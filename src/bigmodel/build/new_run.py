@@ -30,7 +30,7 @@ from bigmodel.engine.recompute import recompute_blocks
 from bigmodel.engine.regions import compile_model
 from bigmodel.engine.selection import AutoEngine
 from bigmodel.engine.step import Step
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, require
 from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metrics_for
@@ -363,9 +363,15 @@ def _saver(
 
 
 def _sinks(config: RunConfig, folder: Path, console: Callable[[Path], Sink]) -> Sink:
-    sinks: list[Sink] = [console(folder), JsonLines(folder)]
+    sinks = Sinks([console(folder), JsonLines(folder)])
     if config.trainer.tensorboard:
         from bigmodel.reporting.tensorboard import TensorBoard  # slow to import
 
-        sinks.append(TensorBoard(folder))
-    return Sinks(sinks)
+        sinks.sinks.append(TensorBoard(folder))
+    if config.top.logger:
+        from bigmodel.reporting.trackers.sink import Trackers
+
+        for name in config.top.logger:
+            require(name, f"logger=[{name}]")
+        sinks.sinks.append(Trackers(config.top.logger, sinks.message))
+    return sinks

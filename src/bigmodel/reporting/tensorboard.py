@@ -34,7 +34,7 @@ PICTURES_EVERY = 60.0
 evaluation is always drawn."""
 
 _NOT_HYPERPARAMETERS = (
-    *("output_dir", "resume", "plugins", "profile", "run."),
+    *("output_dir", "resume", "plugins", "profile", "logger", "run."),
     *("trainer.log_every", "trainer.record_every", "trainer.tensorboard", "trainer.histograms"),
     "trainer.checkpoint",
     *("data.root", "data.path", "data.val_path", "data.test_path", "data.cache"),

@@ -20,6 +20,7 @@ RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in
   bigmodel explain outputs/2026-11-23/10-15-02 --data new.csv --output why.csv
   bigmodel export outputs/2026-11-23/10-15-02 --output model.onnx
   bigmodel report outputs/2026-11-23/10-15-02 --output report.html
+  bigmodel track outputs/2026-11-23/10-15-02 --logger mlflow
 
 compare takes the folders of sweeps, and of runs:
 
@@ -294,12 +295,28 @@ def _compare(parser: Parser) -> None:
     add("--force", action="store_true", help="replace existing files")
 
 
+def _track(parser: Parser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder")
+    parser.add_argument(
+        "--logger",
+        type=lambda text: text.strip("[]").replace(" ", "").split(","),
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="mlflow, trackio or wandb; several are separated by commas (default: those of the run)",
+    )
+
+
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
     "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),
     "predict": (_predict, "Predicts for new data with a run's model, or writes text with it."),
     "explain": (_explain, "Tells why a run's model says what it says."),
     "export": (_export, "Exports a run's model, with its preprocessing, for other programs."),
     "report": (_report, "Writes a page on one or several runs: curves, figures, mistakes, settings."),
+    "track": (
+        _track,
+        "Sends runs, or what is missing of them, to MLflow, Trackio or Weights & Biases.",
+    ),
     "compare": (_compare, "Ranks the jobs of sweeps, and says whether the best is more than lucky."),
 }
 

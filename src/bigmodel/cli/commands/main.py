@@ -26,6 +26,7 @@ _DOING = {
     "explain": "Explaining",
     "export": "Exporting",
     "report": "Reporting",
+    "track": "Sending",
     "compare": "Reading",
 }
 

@@ -16,7 +16,7 @@ from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret, redact
 
 FREE = (
-    *("trainer", "device", "output_dir", "plugins", "metrics", "run"),
+    *("trainer", "device", "output_dir", "plugins", "metrics", "logger", "run"),
     *("scheduler.extend", "data.workers", "data.timeout", "data.on_device", "data.cache"),
 )
 """Settings that may differ, except those in `FIXED`."""

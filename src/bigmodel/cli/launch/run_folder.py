@@ -29,7 +29,7 @@ CALIBRATION = "calibration.safetensors"
 RECORD = ".hydra"
 WRITTEN = (
     *("checkpoints", "metrics.jsonl", OUT_OF_FOLD, CALIBRATION),
-    *("profile", "summary.json", "tensorboard", "train.log"),
+    *("profile", "summary.json", "tensorboard", "trackers", "train.log"),
 )
 """What a run writes to its folder, besides its record."""
 
