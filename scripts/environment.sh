@@ -162,9 +162,9 @@ import tomllib
 with open(sys.argv[1], "rb") as file:
     project = tomllib.load(file)
 wanted = project["project"]["dependencies"]
-for extra, requirements in project["project"]["optional-dependencies"].items():
-    if extra != "all":  # which names the others
-        wanted += requirements
+extras = project["project"]["optional-dependencies"]
+for extra in extras["all"][0].partition("[")[2].strip("]").split(","):
+    wanted += extras[extra]
 if sys.argv[2] == "test":
     wanted += project["dependency-groups"]["dev"]
 print("\n".join(wanted))

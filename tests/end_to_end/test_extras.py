@@ -17,6 +17,9 @@ from bigmodel.data import libraries
 from bigmodel.data.libraries import LazyModule
 from tests.end_to_end.conftest import Command
 
+TRACKERS = ("mlflow", "wandb", "trackio")
+"""Extras that `all` leaves out."""
+
 SHORT = ("device=cpu", "trainer.tensorboard=false", "trainer.epochs=1")
 
 
@@ -74,8 +77,11 @@ def pairs(folder: Path) -> list[str]:
          "optimizer=schedule_free_adamw needs schedulefree, {}[optim]"),
         ("regex", lambda _: ["data=images", "data.path=in", "data.label_pattern='(a)'"],
          "data.label_pattern needs regex, {}[text]"),
+        ("mlflow", lambda _: ["logger=[mlflow]"], "logger=[mlflow] needs mlflow-skinny, {}[mlflow]"),
+        ("wandb", lambda _: ["logger=[wandb]"], "logger=[wandb] needs wandb, {}[wandb]"),
+        ("trackio", lambda _: ["logger=[trackio]"], "logger=[trackio] needs trackio, {}[trackio]"),
     ],
-    ids=["tables", "images", "audio", "text", "bleu", "optim", "patterns"],
+    ids=["tables", "images", "audio", "text", "bleu", "optim", "patterns", *TRACKERS],
 )  # fmt: skip
 def test_a_missing_package_is_named_with_what_to_type(
     command: Command,
@@ -169,7 +175,8 @@ def test_the_project_s_extras_are_those_that_messages_name() -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     for module, extra in errors.EXTRAS.items():
-        package = "pillow" if module == "PIL" else module
+        package = errors.PACKAGES.get(module, module)
         assert any(requirement.startswith(f"{package}>") for requirement in extras[extra])
         assert not any(requirement.startswith(f"{package}>") for requirement in project["dependencies"])
-    assert extras["all"] == [f"bigmodel-train[{','.join(sorted(extras.keys() - {'all'}))}]"]
+    others = sorted(extras.keys() - {"all", *TRACKERS})
+    assert extras["all"] == [f"bigmodel-train[{','.join(others)}]"]

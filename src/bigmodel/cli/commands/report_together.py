@@ -11,7 +11,7 @@ from bigmodel.reporting.base import Record, Summary
 from bigmodel.reporting.formatting import duration, figure, figures_of, label_rows
 from bigmodel.reporting.report.content import Section, Table
 
-_NOT_COMPARED = ("output_dir", "resume", "run.name", "run.tags", "run.notes")
+_NOT_COMPARED = ("output_dir", "resume", "logger", "run.name", "run.tags", "run.notes")
 
 
 def together(runs: Sequence[tuple[str, RunFiles]]) -> list[Section]:

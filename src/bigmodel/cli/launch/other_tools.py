@@ -57,6 +57,7 @@ _SETTINGS = {
     "device.threads": "num_threads intra_op_threads",
     "device.compile": "torch_compile torchcompile jit_compile",  # T t K
     "device.deterministic": "deterministic",  # L
+    "logger": "report_to log_with loggers trackers",  # T
     "seed": "seed_everything random_state random_seed manual_seed",  # L s
     "run.name": "run_name experiment_name exp_name wandb_run_name name",  # T
     "run.tags": "tags wandb_tags",

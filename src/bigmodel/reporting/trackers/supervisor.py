@@ -15,8 +15,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
+from bigmodel.errors import CheckpointError
+from bigmodel.reporting import jsonl
 from bigmodel.reporting.trackers import described
-from bigmodel.reporting.trackers.described import Description, Progress
+from bigmodel.reporting.trackers.described import Progress
 from bigmodel.reporting.trackers.records import Records
 from bigmodel.runtime.processes import exit_reason
 
@@ -41,7 +43,7 @@ class Supervisor:
         once: start one worker only, for a run that is over.
 
     Attributes:
-        failure: why the last worker has failed; empty once one has not.
+        failure: why a worker has failed, the last that did so by itself.
         done: whether the tracker has everything.
         messages: for the user, as they come, each with its level.
     """
@@ -91,21 +93,22 @@ class Supervisor:
         self._thread.join(1.0)
 
     def unsent(self) -> int:
-        """How many records the tracker does not have."""
-        run = Description.read(described.description_path(self._folder))
-        progress = Progress.read(described.progress_path(self._folder, self.name)) or Progress()
-        return 0 if run is None else Records(self._folder / run.records, progress.position).left()
+        """How many records the tracker does not have, as far as is known."""
+        progress = None
+        with contextlib.suppress(CheckpointError):
+            progress = Progress.read(described.progress_path(self._folder, self.name))
+        position = 0 if progress is None else progress.position
+        return Records(self._folder / jsonl.NAME, position).left()
 
     def _run(self) -> None:
         pause, most = PAUSES
         while not self._ended.is_set():
             last = self._finishing.is_set()
-            self.failure = ""
             began = time.monotonic()
             self._attempt()
             if self.done or last or self._ended.is_set():
                 return
-            if not self._told_failure:  # once: it may go on for hours
+            if not self._told_failure and not self._finishing.is_set():  # once: it may go on for hours
                 self._told_failure = True
                 text = f"{self.name}: {self.failure} Training goes on, and {self.name} is tried again."
                 self.messages.put((text, "warning"))
@@ -135,7 +138,7 @@ class Supervisor:
                 break
         with self._lock:
             self._process = None
-        if not heard:
+        if not heard and not self._ended.is_set():
             # Its own end, not that of a process that it has started and that still has its output.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
@@ -155,13 +158,12 @@ class Supervisor:
                 self._where = said["where"]
                 self.messages.put((f"{self.name}: {self._where}", "info"))
             return False
-        self.failure = str(said.get("failed", ""))
-        if self.failure and not self.failure.endswith((".", "…")):
-            self.failure += "."
+        if "failed" in said:
+            self.failure = f"{said['failed'].rstrip('.')}."
         self.done = "done" in said
         if said.get("done"):
             self.messages.put((f"{self.name}: to send it, type: {said['done']}", "info"))
-        return self.done or bool(self.failure)
+        return self.done or "failed" in said
 
     def _tell(self, request: str) -> None:
         """Tells the worker, if there is one; with the lock held. A pipe holds thousands of requests, and

@@ -30,7 +30,7 @@ class Trackio(Tracker):
             os.environ.setdefault(name, "0" if name.startswith("GRADIO") else "1")
         self._warnings: list[str] = []
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_args, **_more: self._warnings.append(str(message))
+        warnings.showwarning = self._note
         self._run: Any = None
 
     def new_id(self, run: Description) -> str:
@@ -42,7 +42,6 @@ class Trackio(Tracker):
         project = os.environ.get("TRACKIO_PROJECT") or "bigmodel"
         settings = {name: value for name, value in run.config.items() if not name.startswith("_")}
         more = {"title": run.title, "tags": run.tags, "notes": run.notes, "folder": run.folder}
-        self._warnings.clear()  # of old names in its own code
         self._run = trackio.init(
             project,
             name=progress.id,
@@ -65,6 +64,10 @@ class Trackio(Tracker):
         self._run.finish()
         self._check()
         return ""
+
+    def _note(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if category is UserWarning:  # not, say, of an old name in its own code
+            self._warnings.append(str(message))
 
     def _check(self) -> None:
         if self._warnings:

@@ -41,7 +41,7 @@ class Wandb(Tracker):
         offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
         if not offline:
             self._send_files()
-        before = set(self._folders())
+        self._tidy()
         try:
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or "bigmodel",
@@ -59,8 +59,7 @@ class Wandb(Tracker):
                 ),
             )
         except BaseException:
-            for empty in set(self._folders()) - before:
-                shutil.rmtree(empty, ignore_errors=True)
+            self._tidy()
             raise
         # Steps of our own: W&B drops those that are not larger than the last, as after a resume.
         self._run.define_metric("step", hidden=True)
@@ -69,8 +68,11 @@ class Wandb(Tracker):
         progress.unsent = [*progress.unsent, self._files]
         return f"offline, in {self._path(self._files)}" if offline else str(self._run.url)
 
-    def _folders(self) -> list[Path]:
-        return [path for path in self.folder.glob("wandb/*run-*-*") if not path.is_symlink()]
+    def _tidy(self) -> None:
+        """Removes the library's files of what was sent, and those of runs that it could not begin."""
+        for path in self.folder.glob("wandb/*run-*-*"):
+            if not path.is_symlink() and path.name not in self._progress.unsent:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _path(self, name: str) -> str:
         path, here = self.folder / "wandb" / name, Path.cwd()

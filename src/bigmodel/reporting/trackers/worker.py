@@ -52,8 +52,9 @@ def main() -> NoReturn:
         needs = _work(name, folder, after, line)
         line.say(done=needs)
     except BaseException as error:  # a library may exit
-        traceback.print_exc()
         line.say(failed=reason(error))
+        with contextlib.suppress(Exception):
+            traceback.print_exc()  # to the log
     _end()
 
 
@@ -159,9 +160,10 @@ def reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         text = f"the library has exited: {error}"
     elif isinstance(error, BigModelError):
-        text = str(error)
+        text = error.in_sweep
     else:
         text = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
+    text = re.sub(r"with exception .*\(Caused by (.*)\)$", r"failed: \1", text)  # as urllib3 nests them
     text = re.sub(r"//[^/@\s]+@", "//***@", masked(text))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
