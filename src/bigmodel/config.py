@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
@@ -18,7 +18,7 @@ from bigmodel.metrics.threshold import Maximised
 from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.reporting.base import Labels
-from bigmodel.reporting.trackers import check_names
+from bigmodel.reporting.trackers import check_list, check_names
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
@@ -42,7 +42,7 @@ class TopConfig(Config):
         None, description="of yes/no targets: what the decision threshold maximises; null: it is 0.5"
     )
     run: Labels = Field(Labels(), description="what to call it; any of these may change on resume")
-    logger: Annotated[list[str], AfterValidator(check_names)] = Field(
+    logger: Annotated[list[str], AfterValidator(check_names), BeforeValidator(check_list)] = Field(
         [], description="programs that keep the run as well: mlflow, trackio, wandb"
     )
     output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")

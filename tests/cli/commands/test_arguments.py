@@ -17,7 +17,7 @@ from tests.cli.commands.cli import Bigmodel
         (
             ["evl", "run"],
             "evl: no such verb. Did you mean 'eval'? There are train, eval, predict, explain, export,"
-            " report, compare.",
+            " report, track, compare.",
         ),
         (
             ["eval", "run", "--dta", "x"],

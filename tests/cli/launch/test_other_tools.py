@@ -91,9 +91,6 @@ def together(hints: Iterable[list[str]]) -> list[list[str]]:
 
 
 TYPED_BOOLEANS = [
-    ("logger=false", "trainer.tensorboard=false"),
-    ("report_to=none", "trainer.tensorboard=false"),
-    ("report_to=tensorboard", "trainer.tensorboard=true"),
     ("fp16=false", "device.precision=fp32"),
     ("fp16=true", "device.precision=fp16"),
     ("no_cuda=false", "device=auto"),
@@ -112,7 +109,14 @@ TYPED_BOOLEANS = [
         ("fast_dev_run=false", "Leave it out."),
         ("overfit_batches=0.0", "Leave it out."),
         ("nesterov=false", "Leave it out."),
-        ("logger=wandb", "Here it is trainer.tensorboard: write TensorBoard event files."),
+        ("report_to=wandb", "Here it is logger: programs that keep the run as well"),
+        ("logger=wandb", "A list is written 'logger=[wandb]'."),
+        (
+            "logger=[wandbb]",
+            "there is no 'wandbb'. Did you mean 'wandb'? Allowed: mlflow, trackio, wandb.",
+        ),
+        ("logger=[tensorboard]", "its files are written with trainer.tensorboard=true."),
+        ("logger=false", "should be a list, such as [mlflow]. TensorBoard is no logger here"),
         (
             "model.layers=4",
             "Here it is model.hidden_sizes: width of each hidden layer; []: a",

@@ -74,7 +74,6 @@ _SWITCHES = {  # replacement if on; if off (empty: leave it out) and names
     "device.precision=bf16": ("device.precision=fp32", "bf16"),  # T
     "model=fnn": ("", "mlp"),
     "optimizer.nesterov=true optimizer=sgd": ("", "nesterov"),
-    "trainer.tensorboard=true": ("trainer.tensorboard=false", "logger report_to"),  # L T
     "profile=true": ("profile=false", "profiler profiling"),  # L
     "trainer.histograms=true": ("trainer.histograms=false", "histogram_freq"),  # K
 }

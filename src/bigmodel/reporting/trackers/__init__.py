@@ -8,10 +8,14 @@ could not send is sent by `bigmodel track` or when the run is resumed.
 
 from __future__ import annotations
 
+from typing import Any
+
 from bigmodel.errors import did_you_mean
 
 NAMES = ("mlflow", "trackio", "wandb")
 """What `logger` may list; the module of each library has the same name."""
+
+_TENSORBOARD = "TensorBoard is no logger here: its files are written with trainer.tensorboard=true"
 
 FOLDER = "trackers"
 """In a run's folder: what the trackers know of it, and what their libraries print."""
@@ -25,9 +29,20 @@ def check_names(names: list[str]) -> list[str]:
     """
     for name in names:
         if name == "tensorboard":
-            raise ValueError("TensorBoard needs no logger: trainer.tensorboard=true, the default, is it")
+            raise ValueError(_TENSORBOARD)
         if name not in NAMES:
             raise ValueError(
                 f"there is no '{name}'.{did_you_mean(name, NAMES)} Allowed: {', '.join(NAMES)}"
             )
     return list(dict.fromkeys(names))
+
+
+def check_list(value: Any) -> Any:
+    """The value, unless another tool's switch was meant.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if isinstance(value, bool) or value in (None, "tensorboard"):
+        raise ValueError(f"should be a list, such as [mlflow]. {_TENSORBOARD} or false")
+    return value
