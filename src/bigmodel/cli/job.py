@@ -21,6 +21,7 @@ from bigmodel.cli.launch.seen_folder import check_seen
 from bigmodel.errors import ConfigError
 from bigmodel.runtime import caches, progress_messages
 from bigmodel.runtime.escaping import escape_message
+from bigmodel.runtime.git_state import ask_git
 from bigmodel.runtime.signals import SignalMode
 
 if TYPE_CHECKING:
@@ -88,8 +89,10 @@ def resume(config: DictConfig, folder: Path, resumed: Path, ranks: Ranks, **how:
     with locked(folder):
         run_folder.remove_leftovers(folder)
         check_seen(folder, ranks)
+        git = ask_git(Path.cwd())
         run = prepare_resumed(config, folder, resumed, ranks=ranks, **how)
         if run is not None:
+            run.summary.environment |= git()
             run_folder.write_config(folder, config)
             ranks.barrier()
             fit_run(run)
@@ -100,7 +103,9 @@ def start(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks, **how: Any
     try:
         run_folder.check_free(folder, "hydra.run.dir")
         check_seen(folder, ranks)
+        git = ask_git(Path.cwd())
         run = prepare(config, folder, ranks=ranks, **how)
+        run.summary.environment |= git()
         with locked(folder):
             run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
             run_folder.remove_leftovers(folder)
@@ -194,10 +199,15 @@ def _how_to_continue(run: Any) -> str:
 
 def fit_run(run: Any) -> None:
     """Trains, and remembers the folder in case the run is stopped."""
+    from bigmodel.runtime.energy import EnergyMeter
     from bigmodel.training.loop import fit
     from bigmodel.training.stopwatch import SharedStopwatch, Stopwatch
 
     invocation.current.folder = run.info.folder
     signals = invocation.current.signals
-    watch = Stopwatch() if run.ranks.size == 1 else SharedStopwatch(run.ranks, signals)
+    watch = (
+        Stopwatch(EnergyMeter(run.runtime.device))
+        if run.ranks.size == 1
+        else SharedStopwatch(run.ranks, signals)
+    )
     fit(replace(run, signals=signals, watch=watch))

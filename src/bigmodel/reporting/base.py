@@ -158,6 +158,7 @@ class Summary:
     `test_by_class` has the figures of each class of the test set, by name and class; None: undefined.
     `found` has what was found for settings that were `auto`, by key.
     `threshold` has the probabilities above which the best model's decisions are yes; empty: 0.5.
+    `energy` has the joules of training, of the processors as `cpu` and of the `gpu`; empty: unknown.
     `run` has the name, tags and notes that the user gave it.
     `longer` is the setting to resume with, such as `trainer.epochs=60`, if the validation figures were
     still improving at the end; empty: they were not.
@@ -178,6 +179,7 @@ class Summary:
     epochs: float = 0
     steps: int = 0
     seconds: float = 0.0
+    energy: dict[str, float] = field(default_factory=dict)
     parameters: int = 0
     skipped: int = 0
     left_out: dict[str, int] = field(default_factory=dict)

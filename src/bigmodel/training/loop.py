@@ -72,7 +72,7 @@ def fit(run: Run) -> Summary:
                         progress.last_completed_step = progress.step
 
                     if due.save or improved:
-                        progress.seconds += run.watch.lap()
+                        progress.spend(run.watch.lap(), run.watch.joules())
                         save(run, best=improved, last=due.save, now=due.save_now)
         if progress.out_of_time:
             records.explain_end(run)

@@ -57,7 +57,8 @@ class Progress:
         step: optimizer steps done.
         last_completed_step: the newest step after which all that was due (evaluation, records) is done.
         loss_sum, loss_weight: add up the training loss since the last record.
-        seconds: time spent in training and evaluation, over all resumes.
+        seconds: time spent in training and evaluation, over all resumes; `energy` has the joules, of the
+            processors as `cpu` and of the `gpu`, where the machine tells them.
         best: the record of the best evaluation so far, and `best_value` its monitored metric.
         final: the newest record.
         bad_evaluations: evaluations since early stopping's metric improved; `stop_value` is its best.
@@ -94,6 +95,12 @@ class Progress:
     evaluation_batch: int | None = None
     learning_rate: float | None = None
     losses: list[float] = field(default_factory=list)
+    energy: dict[str, float] = field(default_factory=dict)
+
+    def spend(self, seconds: float, joules: dict[str, float]) -> None:
+        """Adds time and energy."""
+        self.seconds += seconds
+        self.energy = self.energy | {kind: self.energy.get(kind, 0.0) + n for kind, n in joules.items()}
 
     @property
     def mean_loss(self) -> float:

@@ -42,7 +42,7 @@ def recovering(run: Run, profiler: Profiler) -> Iterator[None]:
         if isinstance(error, DataError) and run.ranks.size > 1:
             raise
         drain_step_metrics(run)
-        run.state.progress.seconds += run.watch.lap()
+        run.state.progress.spend(run.watch.lap(), run.watch.joules())
         save(run, best=False, last=True, now=True)
         raise
     except NonFiniteError as fault:
@@ -111,7 +111,7 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
         NonFiniteError: the run has been rewound too often, or for the same batch before.
     """
     progress = run.state.progress
-    skipped, seconds = progress.skipped_steps, progress.seconds
+    skipped, seconds, energy = progress.skipped_steps, progress.seconds, progress.energy
     if len(skipped) >= MOST_REWINDS or fault.step in skipped:
         batches = ", ".join(map(str, skipped))
         raise NonFiniteError(
@@ -125,6 +125,7 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
     run.engine.rebind()
     # These do not go back with the rest.
     progress.skipped_steps, progress.seconds = [*skipped, fault.step], seconds
+    progress.energy = energy
     run.sinks.rewind(progress.last_completed_step)
     run.sinks.message(
         f"{fault} Rewound to step {progress.step}; the batch of step {fault.step} is skipped.",

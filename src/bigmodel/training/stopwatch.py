@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from bigmodel.distributed.ranks import Ranks
+from bigmodel.runtime.energy import EnergyMeter
 from bigmodel.runtime.signals import Signals
 
 UPDATE_INTERVAL = 0.2
@@ -12,9 +13,14 @@ UPDATE_INTERVAL = 0.2
 
 
 class Stopwatch:
-    """Counts samples and seconds."""
+    """Counts samples, seconds and joules.
 
-    def __init__(self) -> None:
+    Args:
+        meter: of the energy; None: it is not counted.
+    """
+
+    def __init__(self, meter: EnergyMeter | None = None) -> None:
+        self._meter = meter
         self._lap = self._began = self._ticked = time.perf_counter()
         self._samples = 0
 
@@ -28,6 +34,8 @@ class Stopwatch:
         if now - self._ticked < UPDATE_INTERVAL:
             return False
         self._ticked = now
+        if self._meter is not None:
+            self._meter.sample()
         return True
 
     def agree(self) -> None:
@@ -51,6 +59,10 @@ class Stopwatch:
         now = time.perf_counter()
         seconds, self._lap = now - self._lap, now
         return seconds
+
+    def joules(self) -> dict[str, float]:
+        """Joules since the last call, as `EnergyMeter.lap` has them."""
+        return {} if self._meter is None else self._meter.lap()
 
 
 class SharedStopwatch(Stopwatch):

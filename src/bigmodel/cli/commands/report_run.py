@@ -220,5 +220,13 @@ def _model(loaded: LoadedRun, data: EvalData | None) -> list[Block]:
 
 
 def _machine(summary: Summary) -> list[tuple[str, str]]:
-    rows = [(key, str(value)) for key, value in summary.environment.items() if str(value) != "None"]
-    return [*rows, ("Training took", duration(summary.seconds))]
+    known = {key: str(value) for key, value in summary.environment.items() if str(value) != "None"}
+    rows = [(key.replace("_", " "), value) for key, value in known.items()]
+    rows.append(("Training took", duration(summary.seconds)))
+    used = ", ".join(f"{_energy(joules)} ({kind})" for kind, joules in summary.energy.items())
+    return [*rows, ("Energy", used)] if used else rows
+
+
+def _energy(joules: float) -> str:
+    hours = joules / 3_600_000
+    return f"{hours:.3g} kWh" if hours >= 0.1 else f"{joules:,.0f} J"
