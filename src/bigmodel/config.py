@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,9 +60,11 @@ class TopConfig(Config):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The validated configuration of a run; `values` are plain ones for reports, without secrets.
+    """The validated configuration of a run.
 
     Attributes:
+        values: plain ones for reports, without secrets.
+        changed: the settings that were typed for it, as text by key; see `RunInfo`.
         finds_rate: whether `optimizer.lr=auto`; then `optimizer` has its default rate.
     """
 
@@ -77,6 +79,7 @@ class RunConfig:
     values: dict[str, Any]
     metrics: tuple[EntryConfig, ...] = ()
     finds_rate: bool = False
+    changed: Mapping[str, str] = field(default_factory=dict)
 
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer", "sweep")

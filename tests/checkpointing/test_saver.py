@@ -200,12 +200,12 @@ def test_a_kill_among_several_writes_leaves_whole_checkpoints_that_come_again(
 
 def test_what_was_told_of_a_step_is_on_the_disk_before_the_step_is_saved(tmp_path: Path) -> None:
     order, told, curves = Order(), tmp_path / "metrics.jsonl", tmp_path / "tensorboard"
-    curves.mkdir()
+    (curves / "run").mkdir(parents=True)
     saver = Saver(tmp_path / "checkpoints", keep=1, interval=0, records=(told, curves))
     saver.start()
     with order.watching():
         for step in (1, 2, 3):
-            for path in (told, curves / "events"):
+            for path in (told, curves / "run" / "events"):
                 with path.open("a") as file:
                     file.write(f"{step}\n")
             saver.offer(weights(1.0), at(step), best=True, last=True, now=True)

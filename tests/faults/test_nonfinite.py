@@ -267,7 +267,7 @@ def test_files_hold_each_step_once_after_rewinding(tmp_path: Path) -> None:
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == list(range(1, 13))
     assert [record["train/loss"] is None for record in records].index(True) == 3
-    assert [step for step, _ in event_scalars(tmp_path, "lr")] == list(range(1, 13))
+    assert [step for step, _ in event_scalars(tmp_path, "train/loss")] == list(range(1, 13))
 
 
 def test_the_scaler_of_fp16_may_skip_without_a_fault(tmp_path: Path) -> None:

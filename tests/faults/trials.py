@@ -343,9 +343,10 @@ def event_scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     """Every (step, value) of a curve, as TensorBoard reads the run's event files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    if not (folder / "tensorboard").exists():  # it was killed before there was one
+    files = list((folder / "tensorboard").glob("*/events.out.*"))
+    if not files:  # it was killed before there was one
         return []
-    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    events = EventAccumulator(str(files[0].parent), size_guidance={"scalars": 0}).Reload()
     if tag not in events.Tags()["scalars"]:
         return []
     return [(event.step, event.value) for event in events.Scalars(tag)]

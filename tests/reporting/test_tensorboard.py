@@ -1,4 +1,5 @@
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from tensorboard.backend.event_processing import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.context import RequestContext
 from tensorboard.plugins import base_plugin
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups, metadata
+from tensorboard.plugins.pr_curve import metadata as pr_metadata
+from tensorboard.util import tensor_util
 from torch import nn
 
 from bigmodel.reporting import tensorboard as module
 from bigmodel.reporting import tensorboard_events as events
-from bigmodel.reporting.base import EvaluationResult, PredictedSample, Sinks
-from bigmodel.reporting.tensorboard import TensorBoard, hyperparameters, sample_table
+from bigmodel.reporting.base import EvaluationResult, Labels, PredictedSample, Sinks
+from bigmodel.reporting.tensorboard import TensorBoard, hyperparameters
+from bigmodel.reporting.tensorboard_texts import sample_table
 from tests.reporting import facts
 
 
@@ -29,10 +34,16 @@ def evaluation(shape: tuple[int, ...] = (1, 8, 8), classes: int = 3) -> Evaluati
 
 
 def run(
-    folder: Path, *epochs: int, status: str = "finished", first_step: int = 0, **config: Any
+    folder: Path,
+    *epochs: int,
+    status: str = "finished",
+    first_step: int = 0,
+    changed: dict[str, str] | None = None,
+    **config: Any,
 ) -> None:
     sink = TensorBoard(folder)
-    sink.start(facts.info(folder, first_step=first_step, config=facts.CONFIG | config))
+    settings = facts.CONFIG | config
+    sink.start(facts.info(folder, first_step=first_step, config=settings, changed=changed or {}))
     for epoch in epochs:
         sink.evaluated(evaluation(), 23 * epoch)
         record = facts.record(epoch, epoch / 10, **{"train/loss": 1 / epoch})
@@ -42,11 +53,18 @@ def run(
     sink.close()
 
 
+def place(folder: Path) -> Path:
+    """The one folder with a run's files."""
+    (place,) = (folder / "tensorboard").iterdir()
+    return place
+
+
 def read(folder: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(
-        str(folder / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}
-    )
-    return accumulator.Reload()
+    return read_from(place(folder))
+
+
+def read_from(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
 
 
 def points(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
@@ -68,18 +86,58 @@ def test_curves_over_steps(tmp_path: Path) -> None:
     events = read(tmp_path)
     assert points(events, "train/loss") == [(23, 1.0), (46, 0.5), (69, 0.333333)]
     assert points(events, "val/accuracy") == [(23, 0.1), (46, 0.2), (69, 0.3)]
-    assert points(events, "lr")[0] == (23, 0.01)
-    assert points(events, "epoch") == [(23, 1.0), (46, 2.0), (69, 3.0)]
-    assert "step" not in events.Tags()["scalars"]
+    assert points(events, "~optimizer/lr")[0] == (23, 0.01)
+    assert points(events, "~clock/epoch") == [(23, 1.0), (46, 2.0), (69, 3.0)]
+    assert not [tag for tag in events.Tags()["scalars"] if tag.endswith("step")]
 
 
 def test_results_for_the_table_of_hyperparameters(tmp_path: Path) -> None:
     run(tmp_path, 1, 2)
     events = read(tmp_path)
-    assert points(events, "final/val/accuracy") == [(46, 0.2)]
-    assert points(events, "final/train/loss") == [(46, 0.12341)]
-    assert points(events, "best/val/accuracy")[-1] == (46, 0.2)
-    assert points(events, "test/accuracy") == [(46, 0.9611)]
+    assert points(events, "~best/val/loss") == [(46, 0.0987)]
+    assert (
+        points(events, "~best/val/accuracy") == points(events, "val-best/accuracy")[-1:] == [(46, 0.2)]
+    )
+    assert points(events, "~test/accuracy") == [(46, 0.9611)]
+
+
+def opened(tags: Sequence[str]) -> list[str]:
+    """The groups of the page of curves in its order: by tag, slashes and digits before letters."""
+    by_page = sorted(tags, key=lambda tag: [(c not in "/_0123456789", c) for c in tag])
+    return list(dict.fromkeys(tag.partition("/")[0] for tag in by_page))
+
+
+def test_training_and_validation_are_what_the_page_opens(tmp_path: Path) -> None:
+    """It opens the first two groups, pictures and histograms too. Of the figures in the table of
+    hyperparameters, which it sorts by plain text, it shows the first five."""
+    sink = TensorBoard(tmp_path)
+    sink.start(facts.info(tmp_path))
+    sink.record(facts.record(1, grad_norm=1.0, memory_gib=2.0), facts.record(1))
+    sink.evaluated(evaluation(), 1)
+    sink.weights(nn.Linear(1, 1), 1)
+    sink.finish(facts.summary(), tmp_path)
+    tags = read(tmp_path).Tags()
+    groups = opened([*tags["scalars"], *tags["images"], *tags["histograms"]])
+    assert groups[:2] == ["train", "val"]
+    assert groups[2:] == [
+        "val-best",
+        "val-pictures",
+        "weights",
+        "~best",
+        "~clock",
+        "~optimizer",
+        "~test",
+    ]
+    assert sorted(tags["scalars"])[:4] == ["train/loss", "val-best/accuracy", "val/accuracy", "val/loss"]
+
+
+def test_without_validation_the_best_is_a_training_loss(tmp_path: Path) -> None:
+    record = {"epoch": 1, "step": 2, "train/loss": 0.5}
+    sink = TensorBoard(tmp_path)
+    sink.start(facts.info(tmp_path, monitor="train/loss"))
+    sink.record(record, record)
+    sink.close()
+    assert points(read(tmp_path), "train-best/loss") == [(2, 0.5)]
 
 
 def test_the_best_so_far_is_a_curve(tmp_path: Path) -> None:
@@ -94,8 +152,7 @@ def test_the_best_so_far_is_a_curve(tmp_path: Path) -> None:
     sink.record({"epoch": 5, "step": 100, "train/loss": 0.1}, records[1])
     sink.close()
     events = read(tmp_path)
-    assert points(events, "best/val/accuracy") == [(46, 0.4), (69, 0.5), (92, 0.5)]
-    assert points(events, "best/val/loss") == [(46, 0.2), (69, 0.3), (92, 0.3)]
+    assert points(events, "val-best/accuracy") == [(46, 0.4), (69, 0.5), (92, 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -113,40 +170,63 @@ def test_hyperparameters_and_how_the_run_ended(tmp_path: Path, status: str, code
         hparams(events, metadata.SESSION_START_INFO_TAG)
     )
     assert start.hparams["model"].string_value == "fnn"
-    assert start.hparams["optimizer.lr"].number_value == 0.01
-    assert start.hparams["data.normalize"].bool_value is True
-    assert start.hparams["model.hidden_sizes"].string_value == "[128, 64]"
+    assert start.hparams["~optimizer.lr"].number_value == 0.01
+    assert start.hparams["~data.normalize"].bool_value is True
+    assert start.hparams["~model.hidden_sizes"].string_value == "[128, 64]"
     end = metadata.parse_session_end_info_plugin_data(hparams(events, metadata.SESSION_END_INFO_TAG))
     assert end.status == code
-    assert [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()] == []
+    assert [path for path in place(tmp_path).iterdir() if path.is_dir()] == []
 
 
 def test_noise_is_no_hyperparameter() -> None:
     assert hyperparameters(facts.CONFIG) == {
         "model": "fnn",
-        "model.hidden_sizes": "[128, 64]",
-        "model.dropout": 0.5,
+        "~model.hidden_sizes": "[128, 64]",
+        "~model.dropout": 0.5,
         "data": "digits",
-        "data.normalize": True,
+        "~data.normalize": True,
+        "~optimizer": "adamw",
+        "~optimizer.lr": 0.01,
+        "~optimizer.betas": "[0.9, 0.999]",
+        "~trainer.epochs": 30,
+        "~seed": 0,
+    }
+
+
+def test_what_was_changed_keeps_its_name() -> None:
+    changed = {
         "optimizer": "adamw",
-        "optimizer.lr": 0.01,
-        "optimizer.betas": "[0.9, 0.999]",
-        "trainer.epochs": 30,
-        "seed": 0,
+        "trainer.max_steps": "null",
+        "data.root": "~/data",
+        "experiment": "a",
+        "trainer.log_every": "3",
+    }
+    found = hyperparameters(facts.CONFIG, changed)
+    assert {key: value for key, value in found.items() if not key.startswith("~")} == {
+        "model": "fnn",
+        "data": "digits",
+        "optimizer": "adamw",
+        "trainer.max_steps": "null",  # the page takes an empty cell for no value that differs
+        "data.root": "~/data",
+        "experiment": "a",
     }
 
 
 def test_how_a_sweep_is_run_is_no_hyperparameter_but_a_fold_is() -> None:
     config = {"sweep": {"jobs": 2, "zip": []}, "data": {"val_fold": 3}}
-    assert hyperparameters(config) == {"data.val_fold": 3}
+    assert hyperparameters(config, {"data.val_fold": "3"}) == {"data.val_fold": 3}
 
 
 def test_the_table_of_a_sweep_has_its_settings_and_figures(tmp_path: Path) -> None:
     """As the page itself reads them: jobs that failed or were pruned leave the others as they are."""
     for job, status in enumerate(("finished", "failed", "pruned", "finished")):
-        run(tmp_path / str(job), job + 1, status=status, seed=job)
+        run(tmp_path / str(job), job + 1, status=status, seed=job, changed={"seed": str(job)})
+    for beside in ("a", "b"):  # whose settings come before, by name
+        data = {"name": beside, "batch_size": ord(beside), "workers": ord(beside), "augment": beside}
+        run(tmp_path / beside, 1, data=data, model={"name": beside, "width": ord(beside)})
     failed = TensorBoard(tmp_path / "early")
-    failed.start(facts.info(tmp_path / "early", config=facts.CONFIG | {"seed": 9}))
+    config = facts.CONFIG | {"seed": 9}
+    failed.start(facts.info(tmp_path / "early", config=config, changed={"seed": "9"}))
     failed.finish(facts.summary("failed", best={}, final={}, test={}), tmp_path / "early")
     multiplexer = plugin_event_multiplexer.EventMultiplexer(tensor_size_guidance={"tensors": 0})
     multiplexer.AddRunsFromDirectory(str(tmp_path)).Reload()
@@ -156,9 +236,11 @@ def test_the_table_of_a_sweep_has_its_settings_and_figures(tmp_path: Path) -> No
     experiment = page.experiment_from_metadata(
         request, "", include_metrics=True, hparams_run_to_tag_to_content=ids, data_provider_hparams=[]
     )
-    assert {"model", "optimizer.lr", "seed"} <= {each.name for each in experiment.hparam_infos}
-    known = {each.name.tag for each in experiment.metric_infos}
-    assert {"best/val/accuracy", "final/val/accuracy"} <= known
+    backend_context._sort_and_reduce_to_hparams_limit(experiment)
+    first = [each.name for each in experiment.hparam_infos][:5]
+    assert first == ["data", "model", "seed", "~data.augment", "~data.batch_size"]
+    first = [each.name.tag for each in experiment.metric_infos][:5]
+    assert first[:4] == ["train/loss", "val-best/accuracy", "val/accuracy", "val/loss"]
     asked = api_pb2.ListSessionGroupsRequest(
         slice_size=99,
         allowed_statuses=api_pb2.Status.values(),
@@ -168,8 +250,9 @@ def test_the_table_of_a_sweep_has_its_settings_and_figures(tmp_path: Path) -> No
     figures = {
         int(each.hparams["seed"].number_value): {
             value.name.tag: round(value.value, 6) for value in each.metric_values
-        }.get("best/val/accuracy")
+        }.get("val-best/accuracy")
         for each in groups
+        if "seed" in each.hparams
     }
     assert figures == {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 9: None}
 
@@ -178,13 +261,13 @@ def test_a_resume_forgets_what_comes_again(tmp_path: Path) -> None:
     run(tmp_path, 1, 2, 3, status="stopped")
     run(tmp_path, 2, 3, 4, first_step=23, seed=7)
     events = read(tmp_path)
-    for tag in ("val/accuracy", "best/val/accuracy"):
+    for tag in ("val/accuracy", "val-best/accuracy"):
         assert points(events, tag)[:4] == [(23, 0.1), (46, 0.2), (69, 0.3), (92, 0.4)]
-    assert points(events, "final/val/accuracy") == [(92, 0.4)]
+    assert points(events, "~best/val/accuracy") == [(92, 0.4)]
     start = metadata.parse_session_start_info_plugin_data(
         hparams(events, metadata.SESSION_START_INFO_TAG)
     )
-    assert start.hparams["seed"].number_value == 7
+    assert start.hparams["~seed"].number_value == 7
     end = metadata.parse_session_end_info_plugin_data(hparams(events, metadata.SESSION_END_INFO_TAG))
     assert end.status == api_pb2.STATUS_SUCCESS
 
@@ -193,9 +276,82 @@ def test_the_page_s_own_reader_forgets_what_comes_again(tmp_path: Path) -> None:
     run(tmp_path, 1, 2, 3, status="stopped")
     run(tmp_path, 2, 3, first_step=23)
     page = plugin_event_accumulator.EventAccumulator(
-        str(tmp_path / "tensorboard"), tensor_size_guidance={"scalars": 0}
+        str(place(tmp_path)), tensor_size_guidance={"scalars": 0}
     ).Reload()
     assert [event.step for event in page.Tensors("val/accuracy")] == [23, 46, 69]
+
+
+def test_a_run_is_shown_by_its_name(tmp_path: Path) -> None:
+    run(tmp_path / "a", 1, changed={"optimizer.lr": "0.01"})
+    assert place(tmp_path / "a").name == "fnn-digits,lr=0.01"
+    sink = TensorBoard(tmp_path / "b")
+    sink.start(facts.info(tmp_path / "b", labels=Labels(name="../b\x1b/c")))
+    sink.close()
+    assert place(tmp_path / "b").name == "b_c"
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "b"]
+
+
+def test_a_resumed_run_is_shown_where_it_was(tmp_path: Path) -> None:
+    run(tmp_path, 1, 2, status="stopped")
+    sink = TensorBoard(tmp_path)
+    renamed = {"labels": Labels(name="another"), "changed": {"trainer.epochs": "60"}}
+    sink.start(facts.info(tmp_path, first_step=46, **renamed))
+    sink.record(facts.record(3, 0.3), facts.record(3, 0.3))
+    sink.close()
+    assert place(tmp_path).name == "fnn-digits"
+    assert points(read(tmp_path), "val/accuracy") == [(23, 0.1), (46, 0.2), (69, 0.3)]
+
+
+def test_a_run_of_an_earlier_version_goes_on_where_it_was(tmp_path: Path) -> None:
+    run(tmp_path, 1, 2, status="stopped")
+    own = place(tmp_path)
+    for path in own.iterdir():
+        path.rename(tmp_path / "tensorboard" / path.name)
+    own.rmdir()
+    run(tmp_path, 3, first_step=46)
+    assert all(path.is_file() for path in (tmp_path / "tensorboard").iterdir())
+    found = points(read_from(tmp_path / "tensorboard"), "val/accuracy")
+    assert found == [(23, 0.1), (46, 0.2), (69, 0.3)]
+
+
+def shown_charts(events: EventAccumulator) -> list[tuple[str, list[str]]]:
+    content = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    (first, second) = layout_pb2.Layout.FromString(content).category
+    assert (first.title, second.title) == ("train and val", "optimizer")
+    return [(each.title, list(each.multiline.tag)) for each in (*first.chart, *second.chart)]
+
+
+def test_training_and_validation_share_a_chart_for_each_metric(tmp_path: Path) -> None:
+    sink = TensorBoard(tmp_path)
+    sink.start(facts.info(tmp_path))
+    sink.record({"epoch": 1, "step": 1, "train/loss": 1.0, "lr": 0.1}, {})
+    for epoch in (1, 2):
+        sink.record(facts.record(epoch, **{"val/f1.5": 0.5}), {})
+    sink.close()
+    events = read(tmp_path)
+    assert shown_charts(events) == [
+        ("loss", ["^train/loss$", "^val/loss$"]),
+        ("accuracy", ["^val/accuracy$"]),
+        ("f1.5", [r"^val/f1\.5$"]),
+        ("lr", ["^\\~optimizer/lr$"]),
+    ]
+    assert [event.step for event in events.Tensors("custom_scalars__config__")] == [1, 23]
+
+
+def test_precision_over_recall(tmp_path: Path) -> None:
+    counts = {"a\x1b": torch.tensor([[0, 1, 2], [3, 1, 0]])}
+    sink = TensorBoard(tmp_path)
+    sink.start(facts.info(tmp_path))
+    sink.evaluated(EvaluationResult({"loss": 1.0}, score_counts=counts), 5)
+    sink.finish(facts.summary(), tmp_path)
+    events = read(tmp_path)
+    (found,) = events.Tensors(r"precision-recall/a\x1b")
+    curve = tensor_util.make_ndarray(found.tensor_proto)
+    assert found.step == 5
+    assert curve[:4].tolist() == [[3, 3, 2], [4, 1, 0], [0, 3, 4], [0, 0, 1]]
+    assert curve[4:].ravel() == pytest.approx([3 / 7, 3 / 4, 1, 1, 1, 2 / 3])
+    content = events.SummaryMetadata(r"precision-recall/a\x1b").plugin_data.content
+    assert pr_metadata.parse_plugin_metadata(content).num_thresholds == 3
 
 
 def test_a_resume_from_the_beginning_forgets_all(tmp_path: Path) -> None:
@@ -212,7 +368,7 @@ def test_a_torn_end_of_an_older_file_hides_nothing_that_follows(tmp_path: Path, 
         record = facts.record(epoch, epoch / 10)
         sink.record(record, record)
     sink.close()
-    (path,) = (path for path in (tmp_path / "tensorboard").iterdir() if path.suffix != ".hparams")
+    (path,) = (path for path in place(tmp_path).iterdir() if path.suffix != ".hparams")
     path.write_bytes(path.read_bytes()[:-cut])
     run(tmp_path, 3, 4, first_step=46)
     assert points(read(tmp_path), "val/accuracy") == [(23, 0.1), (46, 0.2), (69, 0.3), (92, 0.4)]
@@ -237,7 +393,7 @@ def test_texts(tmp_path: Path) -> None:
 def test_pictures_of_the_last_evaluation(tmp_path: Path) -> None:
     run(tmp_path, 1, 2)
     events = read(tmp_path)
-    for tag in ("confusion matrix", "samples"):
+    for tag in ("val-pictures/confusion matrix", "val-pictures/samples"):
         (picture,) = events.Images(tag)
         assert picture.step == 46
         decoded = Image.open(io.BytesIO(picture.encoded_image_string))
@@ -253,7 +409,7 @@ def test_pictures_on_the_way_come_seldom(tmp_path: Path, monkeypatch: pytest.Mon
         now[0] = moment
         sink.evaluated(evaluation(), step)
     sink.finish(facts.summary(), tmp_path)
-    assert [picture.step for picture in read(tmp_path).Images("samples")] == [1, 3, 4]
+    assert [picture.step for picture in read(tmp_path).Images("val-pictures/samples")] == [1, 3, 4]
 
 
 def test_samples_that_are_no_images_become_a_table(tmp_path: Path) -> None:
@@ -262,7 +418,7 @@ def test_samples_that_are_no_images_become_a_table(tmp_path: Path) -> None:
     sink.evaluated(evaluation((13,), classes=2), 23)
     sink.finish(facts.summary(), tmp_path)
     events = read(tmp_path)
-    assert "samples" not in events.Tags()["images"]
+    assert events.Tags()["images"] == ["val-pictures/confusion matrix"]
     assert words(events, "samples").startswith("| inputs | prediction | truth |  |")
 
 

@@ -16,7 +16,7 @@ import torch
 from bigmodel.cli.commands import output_files
 from bigmodel.cli.launch.help import help_text
 from bigmodel.models.summary import Layer
-from bigmodel.reporting import pictures, tensorboard
+from bigmodel.reporting import pictures, tensorboard_texts
 from bigmodel.reporting.base import GeneratedText, PredictedSample
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.leaderboard import print_leaderboard
@@ -106,12 +106,16 @@ MARKUP = "![i](http://x/y.png) [l](http://x) <img src=z> <b>*b*</b> `c` &amp; a|
 @pytest.mark.parametrize(
     "make",
     [
-        lambda text: tensorboard.run_table(facts.info(Path("run"), rows=[("Data", text)], title=text)),
-        lambda text: tensorboard.model_table([Layer(text, text, text, 1)]),
-        lambda text: tensorboard.sample_table([PredictedSample(text, text, text, True)]),
-        lambda text: tensorboard.generated_table([GeneratedText(text, text, text)]),
-        lambda text: tensorboard.generated_table([GeneratedText(f"{text}\n```\n{text}", text, text)]),
-        lambda text: tensorboard.config_block({"data": {"path": f"{text}\n```\n{text}"}}),
+        lambda text: tensorboard_texts.run_table(
+            facts.info(Path("run"), rows=[("Data", text)], title=text)
+        ),
+        lambda text: tensorboard_texts.model_table([Layer(text, text, text, 1)]),
+        lambda text: tensorboard_texts.sample_table([PredictedSample(text, text, text, True)]),
+        lambda text: tensorboard_texts.generated_table([GeneratedText(text, text, text)]),
+        lambda text: tensorboard_texts.generated_table(
+            [GeneratedText(f"{text}\n```\n{text}", text, text)]
+        ),
+        lambda text: tensorboard_texts.config_block({"data": {"path": f"{text}\n```\n{text}"}}),
     ],
     ids=["run", "model", "samples", "written", "written lines", "config"],
 )

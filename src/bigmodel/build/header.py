@@ -71,6 +71,7 @@ def run_info(
         monitor=monitor.name,
         labels=config.top.run,
         evaluate_every=plan.evaluate_every,
+        changed=config.changed,
     )
 
 

@@ -272,7 +272,7 @@ class Saver(NoSaver):
             yield last, resumable, []
 
     def _sync_records(self) -> None:
-        paths = [path for place in self._records for path in (*place.glob("*"), place) if path.exists()]
+        paths = [path for place in self._records for path in (*place.rglob("*"), place) if path.exists()]
         for path in paths:
             state = (path.stat().st_size, path.stat().st_mtime_ns)
             if self._synced.get(path) != state and not path.is_symlink():

@@ -26,6 +26,7 @@ class Invocation:
         words: what was typed, without secrets.
         sweep: the sweep's record; None for a single run.
         resumed_sweep: the record of the sweep to go on with; None for a new one.
+        chosen: of a sweep's job, the words that it has of its own; None for a single run.
         meeting: with the processes that were started beside this one; None: there are none.
         refit: the best settings of a sweep, which the run trains again; None for another run.
     """
@@ -41,6 +42,7 @@ class Invocation:
         self.sweep: Manifest | None = None
         self.resumed_sweep: Manifest | None = None
         self.refit: Refit | None = None
+        self.chosen: list[str] | None = None
         self.meeting: Meeting | None = None
 
 

@@ -5,6 +5,8 @@ Torch is imported only here, once a configuration has been composed.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,10 +21,13 @@ from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
 from bigmodel.cli.launch.seen_folder import check_seen
 from bigmodel.errors import ConfigError
+from bigmodel.redaction import PER_INVOCATION
 from bigmodel.runtime import caches, progress_messages
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.git_state import ask_git
 from bigmodel.runtime.signals import SignalMode
+from bigmodel.sweeps.jobs import settings
+from bigmodel.sweeps.results import typed_words
 
 if TYPE_CHECKING:
     from bigmodel.config import RunConfig
@@ -140,9 +145,27 @@ def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
     from bigmodel.build.new_run import build_run
     from bigmodel.config import parse, to_plain, to_shown
 
-    typed = parse(to_plain(config), to_shown(config))
+    typed = replace(parse(to_plain(config), to_shown(config)), changed=_changed())
     check_new(typed)
     return build_run(typed, folder, **how)
+
+
+_NOT_CHANGES = (*PER_INVOCATION, "hydra", "run", "output_dir", "plugins")
+
+
+def _changed(before: Sequence[str] = ()) -> dict[str, str]:
+    """The settings of this run that were typed, or that its sweep has chosen.
+
+    Args:
+        before: the words with which a resumed run was started.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    chosen = invocation.current.chosen
+    if chosen is None:
+        now = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+        chosen = [*before, *now]
+    return {k: v for k, v in settings(chosen).items() if re.split(r"[./]", k)[0] not in _NOT_CHANGES}
 
 
 def check_new(config: RunConfig) -> None:
@@ -167,7 +190,8 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
     from bigmodel.reporting.summary import read_summary
 
     check_plugins(resumed, config)
-    typed = parse(to_plain(config), to_shown(config))
+    before = typed_words(folder)
+    typed = replace(parse(to_plain(config), to_shown(config)), changed=_changed(before))
     ranks = how.get("ranks", ALONE)
     if not ranks.from_first(has_checkpoint(folder)):
         check_may_restart(folder)

@@ -6,7 +6,7 @@ neither the optimizer nor the loop, and decide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,8 @@ class RunInfo:
         monitor: the metric that chooses the best checkpoint, such as `val/accuracy`.
         labels: what the user calls it.
         evaluate_every: optimizer steps between evaluations.
+        changed: the settings that were typed for it, by key; of a sweep's job, those that it has of its
+            own.
     """
 
     title: str
@@ -70,6 +72,7 @@ class RunInfo:
     evaluate_every: int
     last_recorded_step: int = 0
     labels: Labels = field(default_factory=Labels)
+    changed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ class EvaluationResult:
         metrics: by name without the prefix: `loss`, `accuracy`, `mae`, …
         confusion: (classes, classes) counts, truth by prediction; None for other targets.
         class_names: the labels of its rows and columns.
+        score_counts: by class or label, how many samples are of it and are not, by the probability that
+            they are given, (2, steps) int64.
         samples: the first few samples of the set.
         generated: a few texts that the model generated.
         undefined: whether the model gave NaN or infinity; all metrics are NaN then.
@@ -142,6 +147,7 @@ class EvaluationResult:
     confusion: Tensor | None = None
     class_names: Sequence[str] = ()
     samples: Sequence[PredictedSample] = ()
+    score_counts: Mapping[str, Tensor] = field(default_factory=dict)
     generated: Sequence[GeneratedText] = ()
     undefined: bool = False
     reasons: dict[str, str] = field(default_factory=dict)

@@ -1,26 +1,30 @@
-"""What TensorBoard shows of a run: curves, hyperparameters with results, texts, pictures, histograms."""
+"""What TensorBoard shows of a run: curves, also with training and validation in one chart, those of
+precision over recall, hyperparameters with results, texts, pictures, histograms."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from bigmodel.models.summary import Layer
 from bigmodel.reporting import tensorboard_events as events
 from bigmodel.reporting.base import (
     EvaluationResult,
-    GeneratedText,
-    PredictedSample,
     Record,
     RunInfo,
     Sink,
     Summary,
+)
+from bigmodel.reporting.run_name import folder_name, run_name
+from bigmodel.reporting.tensorboard_texts import (
+    config_block,
+    generated_table,
+    model_table,
+    run_table,
+    sample_table,
 )
 from bigmodel.runtime.escaping import escape_line
 
@@ -34,16 +38,19 @@ PICTURES_EVERY = 60.0
 evaluation is always drawn."""
 
 _NOT_HYPERPARAMETERS = (
-    *("output_dir", "resume", "plugins", "profile", "logger", "run."),
+    *("output_dir", "resume", "plugins", "profile", "logger", "run.", "sweep.", "find"),
     *("trainer.log_every", "trainer.record_every", "trainer.tensorboard", "trainer.histograms"),
-    "trainer.checkpoint",
-    *("data.root", "data.path", "data.val_path", "data.test_path", "data.cache"),
-    "sweep.",
+    *("trainer.checkpoint", "data.cache"),
 )
+_PLACES = ("data.root", "data.path", "data.val_path", "data.test_path")
+"""Hyperparameters only of runs for which they were typed."""
+
+_OPTIMIZER = ("lr", "grad_norm")
 
 
 class TensorBoard(Sink):
-    """Writes event files into `tensorboard/` of the run's folder; the x axis is the optimizer step.
+    """Writes event files into `tensorboard/<name of the run>/` of the run's folder; the x axis is the
+    optimizer step.
 
     It is not essential: if anything fails here, the run goes on without it.
 
@@ -58,13 +65,15 @@ class TensorBoard(Sink):
         self._events: events.EventFile | None = None
         self._not_drawn: tuple[EvaluationResult, int] | None = None
         self._monitor = ""
+        self._charts: dict[str, dict[str, list[str]]] = {}
         self._drawn = 0.0
 
     def start(self, info: RunInfo) -> None:
+        self._folder = _own_folder(self._folder, info)
         for stale in self._folder.glob(f"*{HPARAMS}"):
             stale.unlink()
         hparams = events.EventFile(self._folder, HPARAMS)
-        hparams.add(0, [events.session_start(hyperparameters(info.config))])
+        hparams.add(0, [events.session_start(hyperparameters(info.config, info.changed))])
         hparams.close()
         self._open(info.last_recorded_step)
         assert self._events is not None
@@ -96,12 +105,15 @@ class TensorBoard(Sink):
     def record(self, record: Record, best: Record) -> None:
         if self._events is None:
             return
-        shown = {name: value for name, value in record.items() if name != "step"}
-        if self._monitor in record:
-            # TensorBoard opens the first groups of curves, and lists the first metrics of its table, by
-            # name: as a curve the best comes first in both.
-            shown |= results("best", best, self._monitor)
-        self._events.add(int(record["step"]), [events.scalar(*item) for item in shown.items()])
+        shown = {tag_of(name): value for name, value in record.items() if name != "step"}
+        if self._monitor in record and self._monitor in best:
+            shown[best_tag(self._monitor)] = best[self._monitor]
+        values = [events.scalar(*item) for item in shown.items()]
+        known = sum(map(len, self._charts.values()))
+        if sum(map(len, (found := charts(record)).values())) > known:  # of the first evaluation, or step
+            self._charts = found
+            values.append(events.layout(found))
+        self._events.add(int(record["step"]), values)
 
     def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
         self._not_drawn = (evaluation, step)
@@ -120,10 +132,8 @@ class TensorBoard(Sink):
         self._draw()
         self._events.close()  # first: files are read in the order of their times
         self._events = None
-        figures = results("best", summary.best, summary.monitor) | summary.test
-        figures |= results("final", summary.final, "train/loss")
         last = events.EventFile(self._folder, HPARAMS)
-        last.add(summary.steps, [events.scalar(name, value) for name, value in figures.items()])
+        last.add(summary.steps, [events.scalar(name, value) for name, value in results(summary).items()])
         last.add(summary.steps, [events.session_end(summary.status)])
         last.close()
 
@@ -146,12 +156,15 @@ class TensorBoard(Sink):
         values = []
         if evaluation.confusion is not None:
             drawn = pictures.confusion_matrix(evaluation.confusion, evaluation.class_names)
-            values.append(events.image("confusion matrix", drawn))
+            values.append(events.image("val-pictures/confusion matrix", drawn))
+        for name, counts in evaluation.score_counts.items():
+            tag = f"precision-recall/{escape_line(name)}"
+            values.append(events.precision_recall(tag, counts))
         if evaluation.generated:
             values.append(events.text("samples", generated_table(evaluation.generated)))
         first = evaluation.samples[0].inputs if evaluation.samples else ""
         if isinstance(first, Tensor) and pictures.is_image(first):
-            values.append(events.image("samples", pictures.sample_grid(evaluation.samples)))
+            values.append(events.image("val-pictures/samples", pictures.sample_grid(evaluation.samples)))
         elif evaluation.samples:
             values.append(events.text("samples", sample_table(evaluation.samples)))
         self._events.add(step, values)
@@ -159,92 +172,88 @@ class TensorBoard(Sink):
         self._drawn = time.monotonic()
 
 
-def results(group: str, record: Record, *also: str) -> Record:
-    """The validation figures of a record, and those named, under a group: `final/val/accuracy`."""
-    return {
-        f"{group}/{name}": value
-        for name, value in record.items()
-        if name.startswith("val/") or name in also
-    }
+def tag_of(name: str) -> str:
+    """The tag of a figure of a record. The page sorts by name, and opens on the first groups: a tilde
+    sends what is not of training or validation behind them."""
+    if "/" in name:
+        return name
+    return f"~optimizer/{name}" if name in _OPTIMIZER else f"~clock/{name}"
 
 
-def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
-    """The configuration as flat keys, with lists as text and `model.name` as `model`; without nulls and
-    settings that are no hyperparameters."""
-    flat: dict[str, bool | float | str] = {}
+def best_tag(monitor: str) -> str:
+    """The tag of the best value so far of the monitored metric: `val-best/accuracy`. The page of curves
+    shows it after those of validation. That of hyperparameters, which sorts otherwise and lists the
+    first five metrics alone, shows it before them."""
+    part, _, name = monitor.partition("/")
+    return f"{part}-best/{name}"
+
+
+def results(summary: Summary) -> Record:
+    """What a run has reached: all figures of validation at its best record, and those of the test."""
+    best = {f"~best/{name}": v for name, v in summary.best.items() if name.startswith("val/")}
+    return best | {f"~{name}": value for name, value in summary.test.items()}
+
+
+def charts(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """Training and validation in one chart for each metric, then the learning rate; see `events.layout`.
+
+    Args:
+        names: those of a record's figures.
+    """
+    shared: dict[str, list[str]] = {}
+    alone: dict[str, list[str]] = {}
+    for name in names:
+        part, _, metric = name.partition("/")
+        if part in ("train", "val") and metric:
+            shared.setdefault(metric, []).append(name)
+        elif name in _OPTIMIZER:
+            alone[name] = [tag_of(name)]
+    return {"train and val": shared, "optimizer": alone}
+
+
+def hyperparameters(
+    config: Mapping[str, Any], changed: Mapping[str, str] | None = None
+) -> dict[str, bool | float | str]:
+    """The settings of a run by flat key, lists as text, and `model.name` as `model`; without nulls and
+    those that are no hyperparameters.
+
+    The page shows five columns: the first, by name, of those in which runs differ. So model, data and
+    what was changed keep their names, and all others begin with a tilde.
+
+    Args:
+        changed: the settings that were typed, or that a sweep has chosen, as text by key.
+    """
+    changed = changed or {}
+    flat = dict(_flat(config))
+    found: dict[str, bool | float | str] = {}
+    for key in [*flat, *(key for key in changed if key not in flat)]:
+        if key.startswith(_NOT_HYPERPARAMETERS) or (key.startswith(_PLACES) and key not in changed):
+            continue
+        value = flat.get(key, changed.get(key))
+        if key in changed or key in ("model", "data"):
+            found[key] = "null" if value is None else value
+        elif value is not None:
+            found[f"~{key}"] = value
+    return found
+
+
+def _flat(
+    config: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, bool | float | str | None]]:
     for name, value in config.items():
         key = prefix.removesuffix(".") if prefix and name == "name" else f"{prefix}{name}"
-        if value is None or key.startswith(_NOT_HYPERPARAMETERS):
-            continue
         if isinstance(value, Mapping):
-            flat |= hyperparameters(value, f"{key}.")
-        elif isinstance(value, bool | int | float | str):
-            flat[key] = value
+            yield from _flat(value, f"{key}.")
+        elif value is None or isinstance(value, bool | int | float | str):
+            yield key, value
         else:
-            flat[key] = str(list(value) if isinstance(value, Sequence) else value)
-    return flat
+            yield key, str(list(value) if isinstance(value, Sequence) else value)
 
 
-def config_block(config: Mapping[str, Any]) -> str:
-    """The configuration as a Markdown block of YAML."""
-    dumped = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return _block(dumped, "yaml")
-
-
-def run_table(info: RunInfo) -> str:
-    """The header of the run as a Markdown table."""
-    return _markdown(("", _literal(info.title)), [(label, _literal(text)) for label, text in info.rows])
-
-
-def model_table(layers: Sequence[Layer]) -> str:
-    """The model's summary as a Markdown table."""
-    rows = [
-        (*map(_literal, (layer.name, layer.kind, layer.shape)), f"{layer.parameters:,}")
-        for layer in layers
-    ]
-    rows.append(("**total**", "", "", f"**{sum(layer.parameters for layer in layers):,}**"))
-    return _markdown(("layer", "kind", "output shape", "parameters"), rows)
-
-
-def sample_table(samples: Sequence[PredictedSample]) -> str:
-    """Samples that are no images, as a Markdown table: first inputs, prediction, truth."""
-    rows = []
-    for sample in samples:
-        shown = sample.inputs if isinstance(sample.inputs, str) else _numbers(sample.inputs.flatten())
-        mark = {True: "✓", False: "**✗**", None: ""}[sample.correct]
-        rows.append((*map(_literal, (shown, sample.prediction, sample.truth)), mark))
-    return _markdown(("inputs", "prediction", "truth", ""), rows)
-
-
-def generated_table(texts: Sequence[GeneratedText]) -> str:
-    """Generated texts in Markdown, with prompt and reference: a table, or a block for each if a text has
-    several lines."""
-    if any("\n" in text for written in texts for text in (written.prompt, written.text)):
-        return "\n".join(_block(f"{w.prompt}⟫{w.text}\n") for w in texts)
-    known = any(written.truth for written in texts)
-    rows = [tuple(map(_literal, (w.prompt, w.text, *([w.truth] if known else [])))) for w in texts]
-    return _markdown(("given", "written", *(["truth"] if known else [])), rows)
-
-
-def _numbers(values: Tensor) -> str:
-    more = ", …" if len(values) > 8 else ""
-    return ", ".join(f"{value:.4g}" for value in values[:8].tolist()) + more
-
-
-def _literal(text: str) -> str:
-    """Text for a cell, with Markdown and HTML escaped: no text may load a picture from elsewhere."""
-    marked = re.sub(r"[\\`*_\[\]|]", r"\\\g<0>", escape_line(text.replace("\n", " ")))
-    return marked.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _block(text: str, language: str = "") -> str:
-    """A block of verbatim text, which may contain backquotes."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text}{fence}\n"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
+def _own_folder(base: Path, info: RunInfo) -> Path:
+    """Where a run's files go: into a folder with its name, which the page shows. A resumed run goes on
+    where it was; earlier versions wrote into `tensorboard` itself."""
+    if any(base.glob("events.out.*")):
+        return base
+    known = sorted(path.parent for path in base.glob("*/events.out.*"))
+    return known[0] if known else base / folder_name(run_name(info))

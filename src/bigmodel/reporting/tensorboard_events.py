@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,11 @@ from tensorboard.compat.proto.tensor_shape_pb2 import (  # type: ignore[import-u
     TensorShapeProto,
 )
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING  # type: ignore[import-untyped]
+from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.pr_curve.plugin_data_pb2 import (  # type: ignore[import-untyped]
+    PrCurvePluginData,
+)
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -132,6 +137,44 @@ def histogram(tag: str, values: Tensor) -> Any:
         bucket=[0.0, *counts.tolist()],
     )
     return Summary.Value(tag=tag, histo=content)
+
+
+def layout(charts: Mapping[str, Mapping[str, Sequence[str]]]) -> Any:
+    """Which curves share a chart on the Custom Scalars page.
+
+    Args:
+        charts: by heading and title, the tags of a chart's curves.
+    """
+    categories = []
+    for heading, titles in charts.items():
+        drawn = []
+        for title, tags in titles.items():
+            exact = [f"^{re.escape(tag)}$" for tag in tags]  # the page takes them for patterns
+            lines = layout_pb2.MultilineChartContent(tag=exact)
+            drawn.append(layout_pb2.Chart(title=title, multiline=lines))
+        categories.append(layout_pb2.Category(title=heading, chart=drawn))
+    content = layout_pb2.Layout(category=categories).SerializeToString()
+    tensor = TensorProto(dtype=DT_STRING, string_val=[content], tensor_shape=TensorShapeProto())
+    data = SummaryMetadata.PluginData(plugin_name="custom_scalars")
+    metadata = SummaryMetadata(plugin_data=data)
+    return Summary.Value(tag="custom_scalars__config__", metadata=metadata, tensor=tensor)
+
+
+def precision_recall(tag: str, counts: Tensor) -> Any:
+    """A curve for the PR Curves page.
+
+    Args:
+        counts: positive and negative samples by score, in equal steps from 0 to 1, (2, steps) int64.
+    """
+    true, false = counts.to("cpu", torch.float64).flip(1).cumsum(1).flip(1)  # with at least that score
+    missed, rejected = true[0] - true, false[0] - false
+    precision, recall = true / (true + false).clamp(min=1), true / true[0].clamp(min=1)
+    rows = torch.stack([true, false, rejected, missed, precision, recall])
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in rows.shape])
+    content = rows.to(torch.float32).numpy().tobytes()
+    tensor = TensorProto(dtype=DT_FLOAT, tensor_shape=shape, tensor_content=content)
+    plugin = PrCurvePluginData(num_thresholds=counts.shape[1])
+    return Summary.Value(tag=tag, metadata=_metadata("pr_curves", plugin, tag), tensor=tensor)
 
 
 def session_start(hparams: Mapping[str, bool | float | str]) -> Any:

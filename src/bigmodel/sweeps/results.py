@@ -112,7 +112,7 @@ def _jobs_below(folder: Path, prefix: str, depth: int) -> Iterator[_Found]:
         for job in _of_sweep(Manifest.read(folder)):
             yield replace(job, name=f"{prefix}{job.name}")
     elif (folder / ".hydra").is_dir() or (folder / run_summary.NAME).is_file():
-        words = _overrides(folder / ".hydra" / "overrides.yaml")
+        words = typed_words(folder)
         state = JobState(Job(0, words), "running", None, folder)
         yield _Found(prefix.removesuffix("/") or folder.name, words, state, words)
     elif depth:
@@ -210,8 +210,9 @@ def _summary(state: JobState) -> dict[str, Any]:
     return {"status": "failed"} | summary | (known if killed or state.status == told else {})
 
 
-def _overrides(path: Path) -> tuple[str, ...]:
-    words = _yaml(path)
+def typed_words(folder: Path) -> tuple[str, ...]:
+    """The words with which the run in a folder was started; none if the folder does not say so."""
+    words = _yaml(folder / ".hydra" / "overrides.yaml")
     return tuple(word for word in words if isinstance(word, str)) if isinstance(words, list) else ()
 
 

@@ -15,6 +15,7 @@ from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.losses import Loss
 from bigmodel.metrics import ChosenMetrics, Figures, Metrics, undefined_reasons
 from bigmodel.metrics.chosen import whole_of
+from bigmodel.metrics.score_counts import ScoreCounts
 from bigmodel.metrics.threshold import Maximised, best_cuts, move
 from bigmodel.models.base import eval_mode
 from bigmodel.reporting.base import EvaluationResult, PredictedSample
@@ -52,7 +53,8 @@ def evaluate(
     Args:
         batches: the part, in order.
         metrics: they are reset first.
-        samples: whether to keep the first few samples with their predictions.
+        samples: whether to keep the first few samples with their predictions, and how scores are
+            distributed.
         at_once: the most samples that go through the model at once; None: a batch.
         between: called before each batch; what it raises ends the pass.
         ranks: the processes that share the samples of each batch.
@@ -67,6 +69,7 @@ def evaluate(
     chosen.reset(keeps=maximised is not None)
     total = torch.zeros((), device=runtime.device)
     weight: torch.Tensor | int = 0
+    counts = ScoreCounts.of(target, runtime.device) if samples else None
     shown: list[PredictedSample] = []
     done = 0
     size = len(batches.part)
@@ -89,6 +92,8 @@ def evaluate(
             decided = move(outputs, cuts, target)
             metrics.update(decided, batch.targets)
             chosen.update(outputs, batch.targets, decided)
+            if counts is not None:
+                counts.update(outputs, batch.targets)
             if samples and not isinstance(target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, decided, dataset, SAMPLES - len(shown))
     metrics = metrics.summed(ranks.sum)
@@ -113,6 +118,7 @@ def evaluate(
         confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
         class_names=target.names if isinstance(target, Classes) else (),
         samples=shown,
+        score_counts={} if undefined or counts is None else counts.by_name(ranks.sum),
     )
 
 

@@ -142,6 +142,8 @@ def run_composed(
 ) -> Outcome:
     """Composes a job, and has its work done with that configuration. Returns how it ended."""
     set_globals()
+    typed = set(master.hydra.overrides.task)
+    invocation.current.chosen = [word for word in job.overrides if word not in typed]
     try:
         config = context.config_loader.load_sweep_config(master, list(job.overrides))
         with open_dict(config):
