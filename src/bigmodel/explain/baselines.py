@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.preprocessing import Preprocessing
-from bigmodel.data.tabular.columns import CategoryColumn, NumberColumn
+from bigmodel.data.tabular.columns import CategoryColumn, FittedColumn, NumberColumn
 from bigmodel.data.tabular.reader import TableReader
 from bigmodel.spec import Features, Image, Input
 
@@ -38,14 +38,12 @@ def baseline_of(preprocessing: Preprocessing) -> Baseline:
     return Baseline(zeros, _words(kind, preprocessing))
 
 
-def _of_column(fitted: object) -> list[float]:
+def _of_column(fitted: FittedColumn) -> list[float]:
     if isinstance(fitted, CategoryColumn):
         return [1.0]  # they are encoded from 1, the most frequent first
-    if isinstance(fitted, NumberColumn):
-        scale = fitted.scale
-        centre = 0.0 if (scale.mean, scale.std) != (0.0, 1.0) else scale.fill
-        return [centre, 0.0][: len(fitted.outputs)]
-    return [0.0] * len(getattr(fitted, "outputs", ()))
+    scales = [fitted.scale] if isinstance(fitted, NumberColumn) else fitted.parts.values()
+    centres = [0.0 if (each.mean, each.std) != (0.0, 1.0) else each.fill for each in scales]
+    return [*centres, 0.0][: len(fitted.outputs)]
 
 
 def _words_of_table(reader: TableReader) -> str:

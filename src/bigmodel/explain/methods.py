@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from bigmodel.errors import ConfigError, did_you_mean
 from bigmodel.explain.integrated_gradients import integrated_gradients
 from bigmodel.explain.names import METHODS
+from bigmodel.explain.occlusion import occlusion
+from bigmodel.explain.partial_dependence import partial_dependence
+from bigmodel.explain.permutation import permutation
 from bigmodel.explain.results import Result
 from bigmodel.explain.subject import Options, Subject
 from bigmodel.spec import (
@@ -45,6 +48,9 @@ class Method:
 
 _METHODS: dict[str, Method] = {
     "integrated_gradients": Method(integrated_gradients, (Features, Image, Sequence)),
+    "occlusion": Method(occlusion, (Features, Image, Sequence)),
+    "permutation": Method(permutation, (Features,), needs_targets=True),
+    "partial_dependence": Method(partial_dependence, (Features,)),
 }
 
 

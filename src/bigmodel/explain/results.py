@@ -51,7 +51,7 @@ class Importances:
         value: of the figure on the samples as they are.
         names: of the columns, the most important first.
         drops: how much worse the figure is without the column's information, on average: (columns,).
-        low, high: 95 % intervals of that, (columns,).
+        low, high: 95 % intervals of that, (columns,); NaN if the figure is defined for too few rows.
         samples: how many there were.
     """
 
@@ -70,13 +70,15 @@ class Dependence:
 
     Attributes:
         name: of the column.
+        output: the class, label or value that is predicted.
         values: its values, as a person reads them, in order.
-        numbers: the same as numbers, or empty if they are words.
         mean: of the samples' predictions at each value: (values,).
-        low, high: what 80 % of the samples lie between, (values,).
+        low, high: what 80 % of the samples' curves lie between, each moved to the same mean: (values,).
+        numbers: the values as numbers, or empty if they are words.
     """
 
     name: str
+    output: str
     values: tuple[str, ...]
     mean: Tensor
     low: Tensor

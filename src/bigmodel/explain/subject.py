@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from bigmodel.data.parts import SplitData
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.errors import ConfigError, did_you_mean, join_names
+from bigmodel.explain.figure import Figure
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Classes, Flags, Target, Values
 from bigmodel.training.outputs import model_outputs
+
+_BYTES = 64 << 20  # of inputs that go through the model at once
+_MOST = 4096  # samples of them
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """One number for each sample, from raw outputs, (batch, output_size), and the indices of the samples,
@@ -28,12 +32,14 @@ class Options:
     Attributes:
         seed: of what is random.
         repeats: how often a column is shuffled.
+        budget: how many rows go through the model at most, in all, when columns are shuffled.
         patch: side of what is replaced at once, in pixels or steps; None chooses.
-        most: forward passes of one batch; None chooses.
+        most: samples that go through the model at once; None chooses.
     """
 
     seed: int = 0
     repeats: int = 10
+    budget: int = 3_000_000
     patch: int | None = None
     most: int | None = None
 
@@ -49,7 +55,7 @@ class Subject:
         part: the samples.
         output: the index of the class, label or value that is explained; None: of each sample the class
             that is predicted, the likeliest label, or the first value.
-        with_targets: whether the part's targets are the truth, not placeholders.
+        figure: what the run is judged by; None if the part's targets are placeholders, not the truth.
     """
 
     model: nn.Module
@@ -57,7 +63,7 @@ class Subject:
     runtime: Runtime
     part: SplitData
     output: int | None = None
-    with_targets: bool = False
+    figure: Figure | None = None
 
     def __len__(self) -> int:
         return len(self.part)
@@ -81,6 +87,27 @@ class Subject:
     def outputs(self) -> Tensor:
         """The model's raw outputs for all samples: (samples, output_size) float32 on the CPU."""
         return model_outputs(self.model, self.part, self.preprocessing, self.runtime)
+
+    def outputs_of(self, inputs: Tensor) -> Tensor:
+        """The model's raw outputs, float32 on the CPU, for model inputs on the device."""
+        size = max(1, min(_MOST, _BYTES // max(1, 4 * inputs[:1].numel())))
+        with torch.inference_mode():
+            found = [self.model(each).float().cpu() for each in torch.split(inputs, size)]
+        return torch.cat(found)
+
+    def scores_of(self, inputs: Tensor, chosen: Tensor) -> Tensor:
+        """What is explained, for model inputs in place of the samples at `chosen`: (count,) float64."""
+        return scores(self.outputs_of(inputs), self.explained[chosen], self.target).double()
+
+    def needed_figure(self, method: str) -> Figure:
+        """What the run is judged by.
+
+        Raises:
+            ConfigError: the samples have no targets.
+        """
+        if self.figure is None:
+            raise ConfigError(f"--method {method}: needs samples with their targets.")
+        return self.figure
 
     @cached_property
     def explained(self) -> Tensor:

@@ -55,10 +55,7 @@ def print_metrics(
             write_line(stream, line)
         return
     console = rich_console(stream, width=width)
-    head = Table.grid(padding=(0, 2))
-    for label, text in rows:
-        head.add_row(Text(label, "label"), Text(text))
-    console.print(Panel(head, title=Text(title, "label"), title_align="left", expand=False))
+    console.print(_head(title, rows))
     table = Table(box=box.ROUNDED, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -70,6 +67,42 @@ def print_metrics(
         console.print(drawn(cells, console.width, right=cells[0][1:]))
     for line in more:
         console.print(Text(line))
+
+
+def print_table(
+    title: str,
+    rows: Sequence[tuple[str, str]],
+    cells: Sequence[Sequence[str]],
+    *,
+    stream: TextIO | None = None,
+    terminal: bool | None = None,
+    width: int | None = None,
+) -> None:
+    """Prints what was asked, and a table; numbers are aligned to the right of the first column.
+
+    Args:
+        title, rows, stream, terminal, width: as in `print_metrics`.
+        cells: text in rows, the heads first.
+    """
+    stream = sys.stdout if stream is None else stream
+    title, rows = escape_line(title), [(label, escape_line(text)) for label, text in rows]
+    cells = [[escape_line(cell) for cell in row] for row in cells]
+    if not (is_terminal(stream) if terminal is None else terminal):
+        labels = max((len(label) for label, _ in rows), default=0)
+        lines = [title, *(f"{label.ljust(labels)}  {text}" for label, text in rows), *aligned(cells)]
+        for line in lines:
+            write_line(stream, line)
+        return
+    console = rich_console(stream, width=width)
+    console.print(_head(title, rows))
+    console.print(drawn(cells, console.width, right=cells[0][1:]))
+
+
+def _head(title: str, rows: Sequence[tuple[str, str]]) -> Panel:
+    head = Table.grid(padding=(0, 2))
+    for label, text in rows:
+        head.add_row(Text(label, "label"), Text(text))
+    return Panel(head, title=Text(title, "label"), title_align="left", expand=False)
 
 
 MOST_CLASSES = 50

@@ -1,42 +1,188 @@
-"""What `bigmodel explain` found, as files: tables, pictures, JSON."""
+"""What `bigmodel explain` found, as files: tables, pictures, JSON, arrays."""
 
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bigmodel.cli.commands.explain_drawings import drawings_of
 from bigmodel.cli.commands.explain_subject import ExplainedPart
-from bigmodel.cli.commands.output_files import TABLES, check_kind, write_columns
-from bigmodel.explain.results import Attributions, Result
-from bigmodel.explain.subject import Subject
+from bigmodel.cli.commands.output_files import (
+    TABLES,
+    check_kind,
+    check_place,
+    write_bytes,
+    write_columns,
+)
+from bigmodel.cli.messages import note
+from bigmodel.errors import ConfigError, counted, require
+from bigmodel.explain.results import Attributions, Importances, Result
+from bigmodel.explain.subject import Subject, score_words
+from bigmodel.reporting.formatting import shown_path
+from bigmodel.reporting.report.raster import png_of_drawing
+from bigmodel.reporting.summary import jsonable
+from bigmodel.spec import DataSpec, Features
+
+MOST_DRAWN = 100
+"""Samples of which a folder holds pictures, if `--samples` does not say how many."""
 
 
-def check_output(path: Path, method: str) -> None:
-    """Checks that a file can hold what a method finds.
+def check_output(path: Path, method: str, spec: DataSpec, *, force: bool) -> None:
+    """Checks that a file or folder can hold what a method finds, before anything is computed.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot, or is there already.
     """
-    del method
-    check_kind(path, TABLES)
+    if path.suffix == "":
+        _check_folder(path, method, spec, force=force)
+        return
+    suffixes: tuple[str, ...] = (*TABLES, ".json", ".png")
+    if method == "partial_dependence":
+        suffixes = (*TABLES, ".json")
+    elif not isinstance(spec.input, Features):
+        suffixes = (".png", ".npz", ".json")
+    if path.suffix.lower() == ".png":
+        require("PIL", "bigmodel explain --output NAME.png")
+    if path.suffix.lower() not in suffixes and not isinstance(spec.input, Features):
+        raise ConfigError(
+            f"--output {path}: attributions of {spec.input} are no table. Name a folder, for a picture"
+            f" of each sample, or a file: {', '.join(suffixes)}."
+        )
+    check_kind(path, suffixes)
+    check_place(path, force=force)
 
 
-def write_result(result: Result, subject: Subject, part: ExplainedPart, path: Path | None) -> None:
-    """Writes a result to a file, or prints it."""
-    del part
+def _check_folder(path: Path, method: str, spec: DataSpec, *, force: bool) -> None:
+    if method != "partial_dependence" and isinstance(spec.input, Features):
+        raise ConfigError(
+            f"--output {path}: names no type of file. Supported:"
+            f" {', '.join((*TABLES, '.json', '.png'))}."
+        )
+    require("PIL", "bigmodel explain --output FOLDER")
+    if not path.is_dir():
+        check_place(path, force=False)
+    elif any(path.iterdir()) and not force:
+        raise ConfigError(
+            f"--output {path}: the folder is not empty. Name a new one, or add --force to replace"
+            " pictures in it."
+        )
+
+
+def write_result(result: Result, subject: Subject, part: ExplainedPart, path: Path) -> None:
+    """Writes a result.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    match path.suffix.lower():
+        case "":
+            drawn = drawings_of(result, subject, part)
+            path.mkdir(exist_ok=True)
+            for name, drawing in drawn:
+                write_bytes(png_of_drawing(drawing), path / f"{name}.png")
+            note(f"Wrote {counted(len(drawn), 'picture')} to {shown_path(path)}")
+        case ".png":
+            drawn = drawings_of(result, subject, part, together=True)
+            write_bytes(png_of_drawing(drawn[0][1]), path)
+        case ".json":
+            content = json.dumps(jsonable(as_json(result, subject, part)), ensure_ascii=False, indent=1)
+            write_bytes(f"{content}\n".encode(), path)
+        case ".npz":
+            assert isinstance(result, Attributions)
+            file = io.BytesIO()
+            np.savez_compressed(file, allow_pickle=False, **_arrays(result, subject))
+            write_bytes(file.getvalue(), path)
+        case _:
+            write_columns(columns_of(result, subject, part), path)
+
+
+def columns_of(result: Result, subject: Subject, part: ExplainedPart) -> dict[str, Any]:
+    """A result as a table."""
     if isinstance(result, Attributions):
-        write_columns(attribution_columns(result, subject), path)
+        own = dict(zip(result.names, result.values.flatten(1).numpy().T, strict=True))
+        return _with_unused_names(_of_samples(result, subject, part), own) | own
+    if isinstance(result, Importances):
+        return {
+            "column": list(result.names),
+            "importance": result.drops.numpy(),
+            "low": result.low.numpy(),
+            "high": result.high.numpy(),
+        }
+    rows = [
+        (each.name, value, float(mean), float(low), float(high))
+        for each in result
+        for value, mean, low, high in zip(each.values, each.mean, each.low, each.high, strict=True)
+    ]
+    heads = ("column", "value", "mean", "low", "high")
+    return {head: list(cells) for head, cells in zip(heads, zip(*rows, strict=True), strict=True)}
 
 
-def attribution_columns(result: Attributions, subject: Subject) -> dict[str, Any]:
-    """Attributions as a table: a row for each sample, in order."""
-    columns: dict[str, Any] = {
-        "row": np.arange(len(result.scores)),
+def as_json(result: Result, subject: Subject, part: ExplainedPart) -> Any:
+    """A result as plain values."""
+    if isinstance(result, Attributions):
+        about = _of_samples(result, subject, part)
+        samples = [
+            dict(zip(about, row, strict=True))
+            for row in zip(*(_plain(cells) for cells in about.values()), strict=True)
+        ]
+        for sample, values in zip(samples, result.values.tolist(), strict=True):
+            named = dict(zip(result.names, values, strict=True)) if result.names else values
+            sample["attributions"] = named
+        said = {"method": result.method, "score": score_words(subject.target)}
+        return {**said, "baseline": result.baseline, "samples": samples}
+    if isinstance(result, Importances):
+        columns = columns_of(result, subject, part)
+        rows = zip(*(_plain(cells) for cells in columns.values()), strict=True)
+        return {
+            "method": "permutation",
+            "figure": result.figure,
+            "value": result.value,
+            "samples": result.samples,
+            "columns": [dict(zip(columns, row, strict=True)) for row in rows],
+        }
+    return {
+        "method": "partial_dependence",
+        "columns": [
+            {
+                "column": each.name,
+                "output": each.output,
+                "values": list(each.numbers or each.values),
+                **{name: getattr(each, name).tolist() for name in ("mean", "low", "high")},
+            }
+            for each in result
+        ],
+    }
+
+
+def _of_samples(result: Attributions, subject: Subject, part: ExplainedPart) -> dict[str, Any]:
+    """What is told of each sample beside its attributions."""
+    return {
+        **part.labels(len(result.scores)),
         "explained": [subject.output_name(index) for index in result.explained.tolist()],
         "score": result.scores.numpy(),
         "baseline": result.baseline_scores.numpy(),
     }
-    columns |= dict(zip(result.names, result.values.flatten(1).numpy().T, strict=True))
-    return columns
+
+
+def _with_unused_names(columns: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns renamed if the user's own have their names."""
+    return {f"{name} (explained)" if name in taken else name: cells for name, cells in columns.items()}
+
+
+def _plain(cells: Any) -> list[Any]:
+    return cells.tolist() if isinstance(cells, np.ndarray) else list(cells)
+
+
+def _arrays(result: Attributions, subject: Subject) -> dict[str, Any]:
+    explained = [subject.output_name(index) for index in result.explained.tolist()]
+    return {
+        "attributions": result.values.numpy(),
+        "explained": np.array(explained),
+        "score": result.scores.numpy(),
+        "baseline": result.baseline_scores.numpy(),
+    }

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bigmodel.cli.commands.eval import own_data
+from bigmodel.cli.commands.eval import chosen_metrics, own_data
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.new_data import read_new_data
+from bigmodel.cli.commands.report import disk_name
 from bigmodel.data.parts import SplitData
+from bigmodel.explain.figure import Figure
 from bigmodel.explain.subject import Subject, output_index
 from bigmodel.reporting.formatting import shown_path
 
@@ -32,6 +34,20 @@ class ExplainedPart:
     with_targets: bool
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
+    def labels(self, count: int) -> dict[str, Sequence[Any]]:
+        """What identifies the first `count` samples: their files, or their rows, counted from 0."""
+        if "file" in self.columns:
+            return {"file": list(map(str, self.columns["file"]))[:count]}
+        rows = self.columns.get("row") if len(self.columns) == 1 else None
+        return {"row": list(range(count)) if rows is None else list(rows)[:count]}
+
+    def file_names(self, count: int) -> list[str]:
+        """A name for a file of each of the first `count` samples, in order."""
+        digits = len(str(max(count - 1, 0)))
+        (named,) = self.labels(count).values()
+        stems = [disk_name(Path(str(name)).stem if isinstance(name, str) else "") for name in named]
+        return [f"{n:0{digits}}-{stem}" if stem else f"{n:0{digits}}" for n, stem in enumerate(stems)]
+
 
 def explained_part(loaded: LoadedRun, arguments: Namespace, *, needs_targets: bool) -> ExplainedPart:
     """The samples of `--data`, or of the run's test set, or of its validation set.
@@ -44,7 +60,20 @@ def explained_part(loaded: LoadedRun, arguments: Namespace, *, needs_targets: bo
         path = shown_path(Path(arguments.data).expanduser())
         return ExplainedPart(new.part, path, needs_targets, new.columns)
     data = own_data(loaded)
-    return ExplainedPart(data.dataset.part(data.part), data.source, True)
+    columns: dict[str, Sequence[Any]] = {}
+    if data.part == "val" and data.dataset.val_files:
+        columns = {"file": data.dataset.val_files}
+    elif data.part == "val" and data.dataset.val_rows is not None:
+        columns = {"row": data.dataset.val_rows.tolist()}
+    return ExplainedPart(data.dataset.part(data.part), data.source, True, columns)
+
+
+def figure_of(loaded: LoadedRun) -> Figure:
+    """The figure that chose the run's best weights."""
+    saving = (loaded.settings.get("trainer") or {}).get("checkpoint") or {}
+    name = str(saving.get("monitor", "auto"))
+    target, loss = loaded.preprocessing.spec.target, loaded.loss().eval().cpu()
+    return Figure.monitored(name, target, loss, chosen_metrics(loaded), loaded.cuts)
 
 
 def subject_of(
@@ -64,6 +93,6 @@ def subject_of(
         loaded.runtime,
         part.part,
         output=output,
-        with_targets=part.with_targets,
+        figure=figure_of(loaded) if part.with_targets else None,
     )
     return subject if samples is None else subject.first(samples)

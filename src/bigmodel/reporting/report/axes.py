@@ -66,6 +66,7 @@ class Axes:
         log_y: bool = False,
         whole_x: bool = False,
         log_x: bool = False,
+        x_names: Sequence[str] | None = None,
     ) -> Axes:
         """Axes with grid, numbers, labels, title and legend.
 
@@ -77,12 +78,13 @@ class Axes:
             legend: the lines to name.
             log_y, log_x: whether that axis is logarithmic.
             whole_x: the values of x are whole numbers, such as epochs.
+            x_names: words at 0, 1, … of the x axis instead of numbers.
         """
         rows = _legend_rows(legend)
         top = _TOP + _LEGEND_LINE * len(rows)
         drawing = Drawing(WIDTH, HEIGHT + _LEGEND_LINE * len(rows), title, description)
         axes = cls(drawing, _widened(x, log_x), _widened(y, log_y), log_y, top, log_x)
-        axes._draw_grid(labels, whole_x)
+        axes._draw_grid(labels, whole_x, x_names)
         drawing.add(Words(0, 10, shortened(title, WIDTH, 12), size=12.0, bold=True))
         for number, row in enumerate(rows):
             _draw_legend_row(drawing, row, _TOP + _LEGEND_LINE * number)
@@ -117,18 +119,28 @@ class Axes:
             low, high, y = math.log10(low), math.log10(high), math.log10(y)
         return self.bottom - (self.bottom - self.top) * (y - low) / (high - low)
 
-    def _draw_grid(self, labels: tuple[str, str], whole_x: bool) -> None:
+    def _x_ticks(self, whole: bool, names: Sequence[str] | None) -> list[tuple[float, str]]:
+        if names is None:
+            all_ticks = _log_ticks(self.x) if self.log_x else ticks(*self.x)
+            values = [value for value in all_ticks if not whole or value == int(value)]
+            return [(value, tick_text(value)) for value in values]
+        each = (WIDTH - _LEFT - _RIGHT) / max(1, len(names))
+        stride = max(1, math.ceil(24 / each))  # every other one, if all would overlap
+        return [
+            (float(place), shortened(names[place], each * stride - 2))
+            for place in range(0, len(names), stride)
+        ]
+
+    def _draw_grid(self, labels: tuple[str, str], whole_x: bool, x_names: Sequence[str] | None) -> None:
         down = self.bottom
         for value in _log_ticks(self.y) if self.log_y else ticks(*self.y):
             y = self._up(value)
             self.drawing.add(Path([(_LEFT, y), (WIDTH - _RIGHT, y)], "rule"))
             self.drawing.add(Words(_LEFT - 5, y, tick_text(value), "end", "faint"))
-        for value in _log_ticks(self.x) if self.log_x else ticks(*self.x):
-            if whole_x and value != int(value):
-                continue
+        for value, text in self._x_ticks(whole_x, x_names):
             x = self._across(value)
             self.drawing.add(Path([(x, down), (x, down + 4)], "faint"))
-            self.drawing.add(Words(x, down + 12, tick_text(value), "middle", "faint"))
+            self.drawing.add(Words(x, down + 12, text, "middle", "faint"))
         self.drawing.add(Path([(_LEFT, down), (WIDTH - _RIGHT, down)], "faint"))
         middle = (WIDTH + _LEFT - _RIGHT) / 2
         across, up = labels

@@ -6,6 +6,7 @@ Pillow.
 
 from __future__ import annotations
 
+import base64
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,7 +70,19 @@ class Words:
     bold: bool = False
 
 
-Shape = Path | Box | Dots | Words
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file, stretched over an area; `smooth`: its pixels may be blurred."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    png: bytes
+    smooth: bool = False
+
+
+Shape = Path | Box | Dots | Words | Picture
 
 
 @dataclass
@@ -142,6 +155,14 @@ def _svg(shape: Shape) -> str:
             )
             end = f"><title>{html_text(shape.title)}</title></rect>" if shape.title else "/>"
             return f"{head}{opacity}{end}"
+        case Picture(png=png):
+            corners = (shape.x, shape.y, shape.width, shape.height)
+            x, y, width, height = map(_number, corners)
+            look = "" if shape.smooth else ' style="image-rendering:pixelated"'
+            return (
+                f'<image x="{x}" y="{y}" width="{width}" height="{height}" preserveAspectRatio="none"'
+                f'{look} href="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
+            )
         case Words():
             x, y = _number(shape.x), _number(shape.y)
             more = f' text-anchor="{shape.anchor}"' if shape.anchor != "start" else ""

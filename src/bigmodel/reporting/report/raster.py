@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigmodel.reporting.html_text import LIGHT
-from bigmodel.reporting.report.drawing import Box, Dots, Drawing, Path, Words
+from bigmodel.reporting.report.drawing import Box, Dots, Drawing, Path, Picture, Words
 from bigmodel.runtime.escaping import escape_line
 
 SCALE = 3
@@ -61,6 +61,8 @@ def png_of_drawing(drawing: Drawing) -> bytes:
                 corners = (x, y, max(x, x + width - 1 / SCALE), max(y, y + height - 1 / SCALE))
                 colour = _mixed(shape.colour, shape.opacity)
                 draw.rectangle([SCALE * corner for corner in corners], fill=colour)
+            case Picture():
+                _paint_picture(picture, shape)
             case Words():
                 _paint_words(picture, draw, shape)
     file = io.BytesIO()
@@ -76,6 +78,15 @@ def _paint_path(draw: Any, path: Path) -> None:
     pieces = _dashes(points) if path.dashed else [points]
     for piece in pieces:
         draw.line(piece, fill=LIGHT[path.colour], width=max(1, round(path.width * SCALE)), joint="curve")
+
+
+def _paint_picture(canvas: Any, picture: Picture) -> None:
+    from PIL import Image
+
+    place = [round(SCALE * each) for each in (picture.x, picture.y, picture.width, picture.height)]
+    how = Image.Resampling.BICUBIC if picture.smooth else Image.Resampling.NEAREST
+    with Image.open(io.BytesIO(picture.png)) as image:
+        canvas.paste(image.convert("RGB").resize((max(1, place[2]), max(1, place[3])), how), place[:2])
 
 
 def _dashes(points: list[tuple[float, float]], on: float = 5, off: float = 3) -> list[Any]:

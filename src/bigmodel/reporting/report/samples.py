@@ -88,7 +88,7 @@ class Shown:
                     return Exhibit(
                         f"Spectrogram: {said}", lines, png=_spectrogram(stored[0]), smooth=True
                     )
-                pixels, smooth = _pixels(stored)
+                pixels, smooth = pixels_of(stored, _SIDE)
                 return Exhibit(f"Picture: {said}", lines, png=png_of_pixels(pixels), smooth=smooth)
             case Steps():
                 if self.spectrogram or (stored.shape[1] > _MOST_LINES and not self.waveform):
@@ -109,33 +109,43 @@ class Shown:
         return cut(" ".join(map(str, known)))
 
 
-def _pixels(stored: Tensor) -> tuple[NDArray[np.uint8], bool]:
+def pixels_of(stored: Tensor, side: int | None = None) -> tuple[NDArray[np.uint8], bool]:
     """An image, (channels, height, width), as pixels; and whether they are too many to see each.
 
-    Bytes and numbers from 0 to 1 are shown as they are; others from their least to their largest."""
+    Bytes and numbers from 0 to 1 are shown as they are; others from their least to their largest.
+
+    Args:
+        side: of the longer side, at most; None: as many as there are.
+    """
     image = stored.to(torch.float32).nan_to_num()
     if stored.dtype == torch.uint8:
         image = image / 255
     elif image.min() < 0 or image.max() > 1:
-        image = _stretched(image)
+        image = stretched(image)
     image = image if len(image) == 3 else image[:1]
     height, width = image.shape[1:]
-    if max(height, width) > _SIDE:
-        image = _resized(image, _SIDE / max(height, width))
+    if side is not None and max(height, width) > side:
+        image = _resized(image, side / max(height, width))
     bytes_ = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return (bytes_ if bytes_.shape[2] == 3 else bytes_[:, :, 0]), max(height, width) > _SIDE // 2
 
 
+def upright(rows: Tensor) -> Tensor:
+    """Moments × pitches as a picture: time from left to right, high pitches above."""
+    return rows.T.flip(0)
+
+
 def _spectrogram(rows: Tensor) -> bytes:
-    """Moments × pitches as a PNG file: time from left to right, high pitches above."""
-    picture = _stretched(rows.to(torch.float32).nan_to_num()).T.flip(0)[None]
+    """Moments × pitches as a PNG file."""
+    picture = upright(stretched(rows.to(torch.float32).nan_to_num()))[None]
     height, width = picture.shape[1:]
     if max(height, width) > 2 * _SIDE:
         picture = _resized(picture, 2 * _SIDE / max(height, width))
     return png_of_pixels((picture[0] * 255).round().clamp(0, 255).to(torch.uint8).numpy())
 
 
-def _stretched(values: Tensor) -> Tensor:
+def stretched(values: Tensor) -> Tensor:
+    """Values from 0 to 1, in place of their least and their largest."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low).clamp(min=1e-12)
 
