@@ -108,14 +108,16 @@ def _find_batch_size(config: RunConfig, run: Run) -> None:
         run.sinks.message(line)
     largest, fastest = found.largest, found.fastest
     run.sinks.message(f"No larger batches were tried: {found.end}.")
-    run.sinks.message(f"Largest: {largest.size:,}, {_speed(largest, unit)}")
+    if found.fits is None:
+        run.sinks.message(f"Largest: {largest.size:,}, {_speed(largest, unit)}")
+    else:
+        run.sinks.message(f"Largest that fits: about {found.fits:,}, by what {largest.size:,} needed")
     run.sinks.message(f"Fastest: {fastest.size:,}, {_speed(fastest, unit)}")
     run.sinks.message(
         "Another batch size needs another learning rate, and larger ones need more epochs: find=lr next."
     )
     points = [(float(trial.size), trial.speed) for trial in found.trials]
-    chart = batch_size_chart("Speed by size of batch", points, unit, f"{unit} per second")
-    _record(run, asdict(found), {key: fastest.size}, chart)
+    _record(run, asdict(found), {key: fastest.size}, batch_size_chart(points, unit))
 
 
 def _batches_of(config: RunConfig, run: Run, key: str) -> Callable[[int], Batches]:

@@ -25,5 +25,5 @@ def text_curve(values: Sequence[float], left: str, right: str, marked: int, rows
         scale = f"{high:.3g}" if row == rows - 1 else f"{low:.3g}" if row == 0 else ""
         lines.append(f"{scale:>8} │{''.join(_EIGHTHS[count] for count in filled)}".rstrip())
     lines.append(f"{'':8} └{'─' * marked}▲{'─' * (len(values) - marked - 1)}")
-    lines.append(f"{'':10}{left}{right:>{max(1, len(values) - len(left))}}")
+    lines.append(f"{'':10}{left} {right:>{max(1, len(values) - len(left) - 1)}}")
     return lines

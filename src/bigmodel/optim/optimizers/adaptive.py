@@ -18,7 +18,9 @@ _DECOUPLED = "shrink weights directly, as AdamW does; false: add the decay to th
 class MomentsConfig(OptimizerConfig):
     """Options of optimizers that keep running means of the gradient and of its square."""
 
-    lr: float = Field(2e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    lr: float = Field(
+        2e-3, gt=0, description="learning rate, which the scheduler multiplies; auto: by a range test"
+    )
     betas: Betas = Field(
         [0.9, 0.999],
         description="decay of the running averages of gradient and its square, 0 to 1",
@@ -88,7 +90,9 @@ def rmsprop(config: RMSpropConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 class AdagradConfig(OptimizerConfig):
-    lr: float = Field(1e-2, gt=0, description="learning rate, which the scheduler multiplies")
+    lr: float = Field(
+        1e-2, gt=0, description="learning rate, which the scheduler multiplies; auto: by a range test"
+    )
     lr_decay: float = Field(0.0, ge=0, description="the rate is divided by 1 + steps × this")
     initial_accumulator_value: float = Field(
         0.0, ge=0, description="what the sums of squared gradients begin at"

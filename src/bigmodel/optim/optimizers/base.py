@@ -22,7 +22,9 @@ Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 class OptimizerConfig(EntryConfig):
     """Options of all optimizers."""
 
-    lr: float = Field(1e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    lr: float = Field(
+        1e-3, gt=0, description="learning rate, which the scheduler multiplies; auto: by a range test"
+    )
     weight_decay: float = Field(0.0, ge=0, description="pull to 0; spares biases, norms, embeddings")
 
 

@@ -26,7 +26,9 @@ from bigmodel.registry import optimizers
 
 
 class MuonConfig(OptimizerConfig):
-    lr: float = Field(2e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    lr: float = Field(
+        2e-3, gt=0, description="learning rate, which the scheduler multiplies; auto: by a range test"
+    )
     weight_decay: float = Field(0.01, ge=0, description="pull to 0; spares biases, norms, embeddings")
     momentum: float = Field(0.95, ge=0, lt=1, description="share of the mean of gradients kept, 0 to 1")
     nesterov: bool = Field(True, description="look ahead along the momentum")

@@ -12,7 +12,11 @@ from bigmodel.registry import optimizers
 
 
 class ScheduleFreeAdamWConfig(OptimizerConfig):
-    lr: float = Field(2.5e-3, gt=0, description="learning rate; the scheduler should be constant")
+    lr: float = Field(
+        2.5e-3,
+        gt=0,
+        description="learning rate; auto: by a range test; the scheduler should be constant",
+    )
     weight_decay: float = Field(0.01, ge=0, description="pull to 0; spares biases, norms, embeddings")
     betas: Betas = Field(
         [0.9, 0.999],

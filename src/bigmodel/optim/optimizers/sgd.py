@@ -12,7 +12,9 @@ from bigmodel.registry import optimizers
 
 
 class SGDConfig(OptimizerConfig):
-    lr: float = Field(0.05, gt=0, description="learning rate, which the scheduler multiplies")
+    lr: float = Field(
+        0.05, gt=0, description="learning rate, which the scheduler multiplies; auto: by a range test"
+    )
     momentum: float = Field(
         0.9, ge=0, lt=1, description="share of the last update that is added again, 0 to 1"
     )

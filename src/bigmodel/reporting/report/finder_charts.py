@@ -44,18 +44,19 @@ def range_test_chart(
     return axes.drawing
 
 
-def batch_size_chart(title: str, points: Sequence[tuple[float, float]], unit: str, rate: str) -> Drawing:
+def batch_size_chart(points: Sequence[tuple[float, float]], unit: str) -> Drawing:
     """Speed over the size of a batch.
 
     Args:
         points: size and speed, at least one.
-        unit: what a size counts.
-        rate: what a speed counts.
+        unit: what both count, such as `samples`.
     """
     sizes, speeds = [x for x, _ in points], [y for _, y in points]
     described = "; ".join(f"{x:,.0f}: {y:,.0f}" for x, y in points)
-    span = (min(sizes), max(max(sizes), 2 * min(sizes)))
-    axes = Axes.framed(title, described, span, (0, 1.1 * max(speeds)), (unit, rate), log_x=True)
-    axes.line(Series(rate, points))
+    span, title = (min(sizes), max(sizes)), f"{unit.capitalize()} per second"
+    axes = Axes.framed(
+        title, described, span, (0, 1.1 * max(speeds)), (f"{unit} in a batch", ""), log_x=True
+    )
+    axes.line(Series(title, points))
     axes.drawing.add(Dots([axes.at(x, y) for x, y in points], "c0", 5.0, 1.0))
     return axes.drawing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -26,8 +26,8 @@ system ends processes without a word."""
 _TIMED_SECONDS, _FEWEST, _MOST = 0.5, 2, 30
 """Steps of a size are timed for so long, but at least and at most so many."""
 
-_LONGEST = 10.0
-"""Seconds that a step may take; a size that would take longer is of no use, and is not tried."""
+_LONGEST = 5.0
+"""Seconds that a step may take: nobody would wait for longer ones to be tried."""
 
 _AS_FAST = 0.95
 """The share of the highest speed that counts as the highest: of such sizes, the smallest is chosen."""
@@ -59,15 +59,19 @@ class BatchSizes:
         unit: `samples` or `tokens`.
         trials: in order of size, not empty.
         end: why no larger size was tried, in words.
+        fits: the largest that is expected to fit, if larger ones were left out because they take long;
+            None: it was tried, or memory is not known.
     """
 
     key: str
     unit: str
     trials: list[Trial]
     end: str
+    fits: int | None = None
 
     @property
     def largest(self) -> Trial:
+        """The largest that was tried."""
         return self.trials[-1]
 
     @property
@@ -93,18 +97,22 @@ def find_batch_sizes(
         DeviceError: not even the smallest size fits.
         Stopped: the process was asked to stop.
     """
-    step = run.step
+    step, sizes = run.step, _sizes(run, tokens=unit == "tokens")
     trials: list[Trial] = []
     micro_batch, micro_tokens = step.accumulation.micro_batch, step.micro_tokens
     memory = PeakMemory(run.runtime.device)
-    end = "the whole training set is one batch"
+    end, fits = "the whole training set is one batch", None
     try:
         with state_kept(step):
             for group in step.optimizer.param_groups:  # weights stay where they are
                 group["lr"] = torch.zeros_like(rate) if torch.is_tensor(rate := group["lr"]) else 0.0
-            for size in _sizes(run, tokens=unit == "tokens"):
+            for size in sizes:
                 run.signals.check()
-                if why := _why_not(trials, size, unit, memory):
+                if trials and (seconds := trials[-1].seconds * size / trials[-1].size) > _LONGEST:
+                    end = f"a step with {size:,} {unit} would take about {seconds:.0f} seconds"
+                    fits = _expected(trials[-1], sizes[-1], memory)
+                    break
+                if trials and (why := _too_large(trials[-1], size, unit, memory)):
                     end = why
                     break
                 step.accumulation.micro_batch = size
@@ -120,40 +128,42 @@ def find_batch_sizes(
         memory.release()
     if not trials:
         raise DeviceError(f"find=batch_size: {end}, the smallest size. A smaller model may fit.")
-    return BatchSizes(key, unit, trials, end)
+    return BatchSizes(key, unit, trials, end, fits)
 
 
-def _sizes(run: Run, *, tokens: bool) -> Iterator[int]:
-    """Powers of two, then the whole training set."""
-    lengths = run.train.part.lengths
+def _sizes(run: Run, *, tokens: bool) -> list[int]:
+    """Powers of two, then the whole training set. Of tokens, the first holds the longest text."""
+    first, every, lengths = 1, len(run.train), run.train.part.lengths
     if tokens:
         assert lengths is not None
-        longest, every = int(lengths.max()), int(lengths.sum())
-        first = 1 << (longest - 1).bit_length()
-    else:
-        first, every = 1, len(run.train)
-    size = first
-    while size < every:
-        yield size
-        size *= 2
-    yield max(first, every)
+        first, every = 1 << (int(lengths.max()) - 1).bit_length(), int(lengths.sum())
+    sizes = [first]
+    while sizes[-1] < every:
+        sizes.append(min(2 * sizes[-1], every))
+    return sizes
 
 
-def _why_not(trials: list[Trial], size: int, unit: str, memory: PeakMemory) -> str:
-    """Why a size is not tried; empty if it is."""
-    if not trials:
+def _too_large(last: Trial, size: int, unit: str, memory: PeakMemory) -> str:
+    """Why a size cannot be tried, by what the size before it needed; empty if it can."""
+    if not memory.runs_out_quietly or last.memory is None:
         return ""
-    last = trials[-1]
-    more = size / last.size
-    if last.seconds * more > _LONGEST and len(trials) > 1:
-        return f"a step with {size:,} {unit} would take about {last.seconds * more:.0f} seconds"
-    if memory.runs_out_quietly and last.memory is not None:
-        memory.release()
-        free = free_memory()
-        if last.memory * more > _SHARE * free:
-            needed, most = (f"{value / 2**30:.1f} GiB" for value in (last.memory * more, free))
-            return f"a step with {size:,} {unit} would need about {needed} of the {most} that are free"
-    return ""
+    memory.release()
+    needed, free = last.memory * size / last.size, free_memory()
+    if needed <= _SHARE * free:
+        return ""
+    words = (f"{value / 2**30:.1f} GiB" for value in (needed, free))
+    return "a step with {:,} {} would need about {} of the {} that are free".format(size, unit, *words)
+
+
+def _expected(last: Trial, every: int, memory: PeakMemory) -> int | None:
+    """The largest size that is expected to fit into memory, up to `every`."""
+    if not memory.runs_out_quietly or last.memory is None:
+        return None
+    memory.release()
+    size = last.size
+    while size < every and last.memory * 2 * size / last.size <= _SHARE * free_memory():
+        size *= 2
+    return min(size, every)
 
 
 def _try(run: Run, batches: Batches, size: int, unit: str, memory: PeakMemory) -> Trial | None:
@@ -202,6 +212,7 @@ def _repeated(batches: Batches) -> Generator[Batch]:
 
 
 def _count(run: Run, batch: Batch, unit: str) -> float:
-    """Samples of a batch, or about how many tokens without padding."""
-    per_sample = 1.0 if unit == "samples" else run.throughput.tokens or 1.0
-    return len(batch) * per_sample
+    """Samples of a batch, or tokens without padding."""
+    if unit == "samples":
+        return len(batch)
+    return float((batch.inputs != getattr(run.train.part, "pad", -1)).sum())
