@@ -83,6 +83,10 @@ RUNS = {
     "outputs/2026-11-23/10-18-05": ("data=table", "data.path=houses.csv", "data.target=price"),
     "outputs/2026-11-29/19-20-44": ("data=table", "data.path=sensors.csv", "data.target=broken"),
     "outputs/2026-11-25/15-40-12": ("data=text", "data.path=shakespeare.txt", "model=transformer"),
+    "outputs/2026-11-25/16-02-40": (
+        *("data=text_labels", "data.path=reviews.csv", "data.text=review", "data.target=stars"),
+        "model=transformer",
+    ),
     "outputs/2026-11-25/14-57-34": (
         *("data=pairs", "data.source=train.de", "data.target=train.en", "data.vocab_size=300"),
         *("model=transformer", "model.dim=16", "model.depth=1"),

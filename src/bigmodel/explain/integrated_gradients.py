@@ -12,14 +12,17 @@ from bigmodel.explain.lookups import Lookups
 from bigmodel.explain.path_integral import integrate
 from bigmodel.explain.results import Attributions
 from bigmodel.explain.subject import Options, Subject
-from bigmodel.spec import Features, Image, Sequence
+from bigmodel.explain.token_gradients import token_gradients
+from bigmodel.spec import Features, Image, Sequence, Tokens
 
 _NUMBERS = 1 << 23  # inputs of so many numbers in all are explained at once
 
 
 def integrated_gradients(subject: Subject, options: Options) -> Attributions:
-    """How much each column, pixel, or feature of a step added to the score, for each sample."""
+    """How much each column, pixel, feature of a step, or token added to the score, for each sample."""
     kind = subject.preprocessing.spec.input
+    if isinstance(kind, Tokens):
+        return token_gradients(subject, options)
     if not isinstance(kind, Features | Image | Sequence):
         raise ConfigError(f"--method integrated_gradients: cannot explain {kind} yet.")
     baseline = baseline_of(subject.preprocessing)

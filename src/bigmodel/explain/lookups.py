@@ -60,11 +60,11 @@ class Lookups:
         return found
 
     @contextmanager
-    def replaced(self, vectors: list[Tensor]) -> Iterator[None]:
-        """Gives `vectors`, call by call, instead of what is looked up."""
+    def replaced(self, vectors: list[Tensor | None]) -> Iterator[None]:
+        """Gives `vectors`, call by call, instead of what is looked up; None: what is looked up."""
         calls = iter(vectors)
 
-        def give(module: nn.Module, given: Any, found: Tensor) -> Tensor:  # noqa: ARG001
+        def give(module: nn.Module, given: Any, found: Tensor) -> Tensor | None:  # noqa: ARG001
             return next(calls)
 
         with self._hooked(give):

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.explain.attention import attention
 from bigmodel.explain.integrated_gradients import integrated_gradients
+from bigmodel.explain.logit_lens import logit_lens
 from bigmodel.explain.names import METHODS
 from bigmodel.explain.occlusion import occlusion
 from bigmodel.explain.partial_dependence import partial_dependence
 from bigmodel.explain.permutation import permutation
-from bigmodel.explain.results import Result
+from bigmodel.explain.results import Result, TextResult
+from bigmodel.explain.rollout import rollout
 from bigmodel.explain.subject import Options, Subject
 from bigmodel.spec import (
     Classes,
@@ -20,8 +23,11 @@ from bigmodel.spec import (
     Flags,
     Image,
     Input,
+    NextTokens,
     Sequence,
     Target,
+    TokenPair,
+    Tokens,
     Values,
 )
 
@@ -34,24 +40,39 @@ class Method:
         explain: gives its result.
         inputs, targets: the kinds of data that it is for.
         needs_targets: whether the samples' true targets are needed.
+        samples: how many are explained if nothing else is said; None: all.
     """
 
-    explain: Callable[[Subject, Options], Result]
+    explain: Callable[[Subject, Options], Result | TextResult]
     inputs: tuple[type[Input], ...]
     targets: tuple[type[Target], ...] = (Classes, Flags, Values)
     needs_targets: bool = False
+    samples: int | None = None
 
     def fits(self, spec: DataSpec) -> bool:
         """Whether it is for data of this kind."""
         return isinstance(spec.input, self.inputs) and isinstance(spec.target, self.targets)
 
 
+_JUDGED = (Classes, Flags, Values)
 _METHODS: dict[str, Method] = {
-    "integrated_gradients": Method(integrated_gradients, (Features, Image, Sequence)),
+    "integrated_gradients": Method(
+        integrated_gradients, (Features, Image, Sequence, Tokens), (*_JUDGED, NextTokens)
+    ),
     "occlusion": Method(occlusion, (Features, Image, Sequence)),
     "permutation": Method(permutation, (Features,), needs_targets=True),
     "partial_dependence": Method(partial_dependence, (Features,)),
+    "attention": Method(
+        attention, (Features, Image, Sequence, Tokens, TokenPair), (*_JUDGED, NextTokens), samples=1
+    ),
+    "rollout": Method(rollout, (Features, Image, Sequence, Tokens), (*_JUDGED, NextTokens)),
+    "logit_lens": Method(logit_lens, (Tokens, TokenPair), (NextTokens,), samples=1),
 }
+
+
+def usual_samples(method: Method, spec: DataSpec) -> int | None:
+    """How many samples are explained if nothing else is said; None: all. Long texts take long."""
+    return 1 if isinstance(spec.target, NextTokens) else method.samples
 
 
 def method_named(name: str, spec: DataSpec) -> Method:

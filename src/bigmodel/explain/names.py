@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from bigmodel.spec import Features, Input, NextTokens, Target
+from bigmodel.spec import Features, Input, NextTokens, Target, TokenPair
 
 METHODS: dict[str, str] = {
     "integrated_gradients": "how much each part of an input added to the output, for each sample",
     "occlusion": "how far the output drops when a part of an input is replaced, for each sample",
     "permutation": "how much worse the model is if a column is shuffled; needs targets",
     "partial_dependence": "what the model says on average if a column has this value or that",
+    "attention": "where each head of each layer looks",
+    "rollout": "the share of each part of an input in what the head reads, through all attention",
+    "logit_lens": "what each layer of a model that writes would write next",
 }
 """What each method tells."""
 
@@ -22,4 +25,4 @@ def default_method(kind: Input, target: Target, *, summary: bool) -> str:
     """
     if summary and isinstance(kind, Features) and not isinstance(target, NextTokens):
         return "permutation"
-    return "integrated_gradients"
+    return "attention" if isinstance(kind, TokenPair) else "integrated_gradients"

@@ -9,6 +9,7 @@ the stretch is halved.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bigmodel.errors import ConfigError
 from bigmodel.explain.lookups import Lookups
 from bigmodel.explain.subject import Score
 
@@ -53,7 +55,7 @@ class PathIntegral:
 def integrate(
     model: nn.Module,
     inputs: Tensor,
-    baseline: Tensor,
+    baseline: Tensor | None,
     score: Score,
     *,
     tolerance: float = TOLERANCE,
@@ -67,12 +69,14 @@ def integrate(
     Args:
         model: on the inputs' device, in evaluation mode.
         inputs: model inputs, (samples, *shape).
-        baseline: (1, *shape) or (samples, *shape), of the same type.
+        baseline: (1, *shape) or (samples, *shape), of the same type. None: of texts, tokens whose
+            vectors are zero.
         score: what is explained. It is given the indices of samples in `inputs`.
         tolerance: see `TOLERANCE`.
         most: points that go through the model at once; None chooses.
     """
-    walk = _Walk.of(model, inputs, baseline.expand_as(inputs), score, most)
+    whole = None if baseline is None else baseline.expand_as(inputs)
+    walk = _Walk.of(model, inputs, whole, score, most)
     count = len(inputs)
     sums = [torch.zeros_like(part, dtype=torch.float64) for part in walk.differences]
     gap, done = torch.zeros(2, count, dtype=torch.float64, device=inputs.device)
@@ -100,10 +104,12 @@ def integrate(
         sample, width = sample[again].repeat_interleave(2), (width[again] / 2).repeat_interleave(2)
         low = low[again].repeat_interleave(2)
         low[1::2] += width[1::2]
-    own, *vectors = sums if walk.moves_inputs else [torch.zeros_like(inputs, dtype=torch.float64), *sums]
-    return PathIntegral(
-        own.float(), [each.sum(-1).float() for each in vectors], walk.indices, start.float(), end.float()
-    )
+    own = sums.pop(0) if walk.moves_inputs else torch.zeros_like(inputs, dtype=torch.float64)
+    looked_up = [
+        sums.pop(0).sum(-1).float() if moved else torch.zeros_like(index, dtype=torch.float32)
+        for moved, index in zip(walk.moved, walk.indices, strict=True)
+    ]
+    return PathIntegral(own.float(), looked_up, walk.indices, start.float(), end.float())
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,10 @@ class _Walk:
 
     Attributes:
         moves_inputs: whether inputs are moved themselves; the first of `starts`, then.
+        moved: which calls of lookups give other vectors for the input than for the baseline. Others,
+            such as those of positions, need not even have a vector for each sample.
         starts, differences: the baselines, and how far they are from the inputs: of the inputs, and of
-            the vectors of each lookup.
+            the vectors of each call that is moved.
     """
 
     model: nn.Module
@@ -121,6 +129,7 @@ class _Walk:
     inputs: Tensor
     score: Score
     moves_inputs: bool
+    moved: list[bool]
     starts: list[Tensor]
     differences: list[Tensor]
     indices: list[Tensor]
@@ -128,24 +137,27 @@ class _Walk:
 
     @classmethod
     def of(
-        cls, model: nn.Module, inputs: Tensor, baseline: Tensor, score: Score, most: int | None
+        cls, model: nn.Module, inputs: Tensor, baseline: Tensor | None, score: Score, most: int | None
     ) -> _Walk:
         lookups, moves = Lookups(model), inputs.is_floating_point()
         most = most or max(_NODES, min(_MOST, _BYTES // (4 * inputs[0].numel())))
         indices: list[Tensor] = []
         pieces: list[list[Tensor]] = []
-        for whole in (baseline, inputs):
+        for whole in (inputs if baseline is None else baseline, inputs):
             batches = [lookups.found(model, each) for each in torch.split(whole, most)]
             indices = [torch.cat(calls) for calls in zip(*(each[0] for each in batches), strict=True)]
             pieces.append(
                 [torch.cat(calls) for calls in zip(*(each[1] for each in batches), strict=True)]
             )
-        starts, ends = (
-            ([whole.detach()] if moves else []) + vectors
-            for whole, vectors in zip((baseline, inputs), pieces, strict=True)
-        )
+        starts, ends = pieces
+        if baseline is None:
+            starts = _without_tokens(ends, indices, inputs)
+        moved = [not torch.equal(*pair) for pair in zip(starts, ends, strict=True)]
+        starts, ends = ([v for v, own in zip(vs, moved, strict=True) if own] for vs in (starts, ends))
+        if moves and baseline is not None:
+            starts, ends = [baseline.detach(), *starts], [inputs.detach(), *ends]
         differences = [end - start for start, end in zip(starts, ends, strict=True)]
-        return cls(model, lookups, inputs, score, moves, starts, differences, indices, most)
+        return cls(model, lookups, inputs, score, moves, moved, starts, differences, indices, most)
 
     def scores(self, sample: Tensor, at: Tensor | float) -> Tensor:
         """The score at points of the line, 0 for the baseline: (points,) float64."""
@@ -173,9 +185,9 @@ class _Walk:
         points = (low[:, None] + width[:, None] * (nodes + 1) / 2).flatten()
         several = sample.repeat_interleave(_NODES)
         moved = [point.requires_grad_() for point in self._points(several, points)]
-        with torch.enable_grad():
+        with torch.enable_grad(), _differentiable(self.model):
             total = self._score(several, moved).sum()
-        gradients = torch.autograd.grad(total, moved, allow_unused=True, materialize_grads=True)
+            gradients = torch.autograd.grad(total, moved, allow_unused=True, materialize_grads=True)
         # What each node says of each part, if the whole stretch were like it: (stretches, nodes, …).
         each = [
             gradient.view(-1, _NODES, *gradient.shape[1:]) * _beside(width, difference[sample])[:, None]
@@ -195,7 +207,8 @@ class _Walk:
 
     def _score(self, sample: Tensor, moved: list[Tensor]) -> Tensor:
         inputs, vectors = (moved[0], moved[1:]) if self.moves_inputs else (self.inputs[sample], moved)
-        with self.lookups.replaced(vectors):
+        given = iter(vectors)
+        with self.lookups.replaced([next(given) if own else None for own in self.moved]):
             return self.score(self.model(inputs), sample)
 
 
@@ -237,6 +250,29 @@ def _weights(weights: Tensor, slopes: Tensor, gain: Tensor) -> tuple[Tensor, Ten
     return changed, (changed * slopes).sum(1) - gain, error
 
 
+def _differentiable(model: nn.Module) -> AbstractContextManager[None]:
+    """Within it, recurrent layers have gradients: cuDNN's have none in evaluation mode."""
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()
+
+
 def _beside(numbers: Tensor, like: Tensor) -> Tensor:
     """One number for each sample times that sample: (samples,) and (samples, …)."""
     return numbers.view(-1, *[1] * (like.dim() - 1)) * like
+
+
+def _without_tokens(vectors: list[Tensor], indices: list[Tensor], inputs: Tensor) -> list[Tensor]:
+    """The vectors of calls that look up the inputs themselves as zeros; others stay, such as those of
+    positions.
+
+    Raises:
+        ConfigError: no call looks them up.
+    """
+    tokens = [index.shape == inputs.shape and torch.equal(index, inputs) for index in indices]
+    if not any(tokens):
+        raise ConfigError(
+            "The model looks its tokens up in no torch.nn.Embedding, so there are no vectors to explain."
+        )
+    pairs = zip(vectors, tokens, strict=True)
+    return [torch.zeros_like(vector) if own else vector for vector, own in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -19,9 +20,11 @@ class Attributions:
         explained: the index of the output, (samples,) int64.
         scores: what is explained, (samples,); see `subject.scores`.
         baseline_scores: the same for the baseline, (samples,).
-        baseline: what the inputs are compared with, in words.
+        baseline: what the inputs are compared with, in words; empty: with nothing, so that there are no
+            scores (NaN).
         complete: whether `values` of a sample add up to score less baseline score.
-        tokens: of each sample, if the parts are tokens; as many as there are numbers that are not NaN.
+        tokens: of each sample the pieces of its text, if the parts are those; as many as there are
+            numbers that are not NaN.
     """
 
     method: str
@@ -86,4 +89,63 @@ class Dependence:
     numbers: tuple[float, ...] = field(default=())
 
 
+AttentionOf = Literal["input", "source", "target", "target to source"]
+"""What attends to what: positions of the input to each other; in translation those of the source, those
+of the target, and those of the target to those of the source."""
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """The weights of one layer of attention for one sample.
+
+    Attributes:
+        name: of the layer in the model, such as `blocks.0.attention`.
+        of: what attends to what.
+        weights: (heads, queries, keys) float32 on the CPU; each row adds up to 1.
+        queries, keys: the labels of the positions that attend, and of those that are attended to.
+    """
+
+    name: str
+    of: AttentionOf
+    weights: Tensor
+    queries: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """The maps of all layers, for each sample."""
+
+    samples: tuple[tuple[AttentionMap, ...], ...]
+
+
+@dataclass(frozen=True)
+class LogitLens:
+    """What each layer of a language model says after each token of a text.
+
+    Layers are the embedding, then each block.
+
+    Attributes:
+        layers: their names.
+        inputs: the tokens that are read, (positions,) words.
+        truths: the token that follows each; empty where it is unknown.
+        best: the likeliest next tokens, likeliest first: [layer][position][rank].
+        probabilities: theirs, (layers, positions, top).
+        truth_probabilities: of the token that follows, (layers, positions); NaN where it is unknown.
+        ranks: of the token that follows, from 1, (layers, positions); 0 where it is unknown.
+        entropy: of each layer's distribution, in nats, (layers, positions).
+    """
+
+    layers: tuple[str, ...]
+    inputs: tuple[str, ...]
+    truths: tuple[str, ...]
+    best: tuple[tuple[tuple[str, ...], ...], ...]
+    probabilities: Tensor
+    truth_probabilities: Tensor
+    ranks: Tensor
+    entropy: Tensor
+
+
 Result = Attributions | Importances | tuple[Dependence, ...]
+TextResult = Attributions | AttentionMaps | tuple[LogitLens, ...]
+"""Of texts, and of attention over anything."""

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from bigmodel.data.parts import SplitData
 from bigmodel.data.preprocessing import Preprocessing
+from bigmodel.data.reader import TextReader
 from bigmodel.errors import ConfigError, did_you_mean, join_names
 from bigmodel.explain.figure import Figure
 from bigmodel.runtime.device import Runtime
-from bigmodel.spec import Classes, Flags, Target, Values
+from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
 from bigmodel.training.outputs import model_outputs
 
 _BYTES = 64 << 20  # of inputs that go through the model at once
@@ -119,8 +120,10 @@ class Subject:
         return self.outputs.argmax(1)
 
     def output_name(self, index: int) -> str:
-        """The name of an output: a class, label or value."""
-        target = self.target
+        """The name of an output: a class, label or value, or the text of a token."""
+        target, reader = self.target, self.preprocessing.reader
+        if isinstance(target, NextTokens) and isinstance(reader, TextReader):
+            return reader.decode([index])
         return target.names[index] if isinstance(target, Classes | Flags | Values) else str(index)
 
     def score_of(self, chosen: Tensor) -> Score:
@@ -158,6 +161,8 @@ def score_words(target: Target) -> str:
     match target:
         case Classes(count=2) | Flags():
             return "log-odds"
+        case NextTokens():
+            return "log-probability"
         case Classes():
             return "logit less the mean of the other classes' logits"
         case _:

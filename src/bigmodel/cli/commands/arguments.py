@@ -211,6 +211,11 @@ def _explain(parser: Parser) -> None:
         help="samples in the form that the run was trained on (default: the run's test set, or its"
         " validation set if it has none)",
     )
+    add(
+        "--prompt",
+        metavar="TEXT",
+        help="a text to explain instead: one to judge, to continue, or to translate",
+    )
     methods = "; ".join(f"{name}: {words}" for name, words in METHODS.items())
     add(
         "--method",
@@ -228,7 +233,7 @@ def _explain(parser: Parser) -> None:
         "--class",
         dest="class_name",
         metavar="NAME",
-        help="the class, label or value to explain (default: what is predicted of each sample)",
+        help="the class, label, value or next token to explain (default: what is predicted)",
     )
     add("--samples", type=_count, metavar="N", help="explain only the first N samples")
     add(

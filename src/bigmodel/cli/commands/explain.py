@@ -5,46 +5,63 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import cast
 
 from bigmodel.cli.messages import note
-from bigmodel.errors import counted
+from bigmodel.errors import ConfigError, counted
 
 
 def run(arguments: Namespace) -> None:
     """Explains, and writes or prints what was found."""
+    if arguments.prompt is not None and arguments.data is not None:
+        raise ConfigError("explain takes one of --data FILE and --prompt TEXT.")
     printed = arguments.output in (None, "-")
     output = None if printed else Path(arguments.output).expanduser()
     # Torch is only needed from here on.
     from bigmodel.cli.commands.explain_output import check_output, columns_of, write_result
+    from bigmodel.cli.commands.explain_prompt import prompt_part
     from bigmodel.cli.commands.explain_subject import explained_part, subject_of
     from bigmodel.cli.commands.explain_summary import check_printable, notes_of, print_summary
+    from bigmodel.cli.commands.explain_texts import check_text_output, is_of_texts, write_text_result
     from bigmodel.cli.commands.loaded_run import load_run
     from bigmodel.cli.commands.output_files import write_columns
-    from bigmodel.explain.methods import method_named
+    from bigmodel.explain.methods import method_named, usual_samples
     from bigmodel.explain.names import default_method
+    from bigmodel.explain.results import Result, TextResult
     from bigmodel.explain.subject import Options
 
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
     spec = loaded.preprocessing.spec
+    part = None if arguments.prompt is None else prompt_part(loaded, arguments.prompt)
     summary = arguments.output is None
     name = arguments.method or default_method(spec.input, spec.target, summary=summary)
     method = method_named(name, spec)
-    if output is None:
+    of_texts = is_of_texts(name, spec.input)
+    if output is None and not of_texts:
         check_printable(spec)
-    else:
+    elif output is not None and of_texts:
+        check_text_output(output, name, force=arguments.force)
+    elif output is not None:
         check_output(output, name, spec, force=arguments.force)
-    part = explained_part(loaded, arguments, needs_targets=method.needs_targets)
-    subject = subject_of(loaded, part, arguments.class_name, samples=arguments.samples)
+    if part is None:
+        part = explained_part(loaded, arguments, needs_targets=method.needs_targets)
+    samples = arguments.samples or usual_samples(method, spec)
+    if samples is not None and samples < len(part.part) and arguments.samples is None:
+        note(f"Only the first of {len(part.part):,} samples; --samples N takes more.")
+    subject = subject_of(loaded, part, arguments.class_name, samples=samples)
     began = time.perf_counter()
-    result = method.explain(subject, Options(seed=arguments.seed, repeats=arguments.repeats))
+    found = method.explain(subject, Options(seed=arguments.seed, repeats=arguments.repeats))
     seconds = time.perf_counter() - began
-    if summary:
-        print_summary(loaded, result, subject, part)
+    if summary and not of_texts:
+        print_summary(loaded, cast(Result, found), subject, part)
         return
-    for line in notes_of(result, subject):
+    for line in notes_of(found, subject):
         note(line)
-    if output is None:
-        write_columns(columns_of(result, subject, part), None)
+    if of_texts:
+        write_text_result(cast(TextResult, found), subject, part, output, loaded.name)
+    elif output is None:
+        write_columns(columns_of(cast(Result, found), subject, part), None)
     else:
-        write_result(result, subject, part, output)
+        write_result(cast(Result, found), subject, part, output)
+    if output is not None:
         note(f"{counted(len(subject), 'sample')} of {part.source} in {seconds:.2f} s: {output}")

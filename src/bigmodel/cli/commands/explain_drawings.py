@@ -76,6 +76,8 @@ def _of_sample(result: Attributions, subject: Subject, index: int) -> Drawing:
     stored, values = subject.part.take(torch.tensor([index]))[0][0].cpu(), result.values[index]
     score, before = (float(each[index]) for each in (result.scores, result.baseline_scores))
     title = f"{_explained(result, subject, index)}: {score:.4g}, baseline {before:.4g}"
+    if not result.baseline:
+        values, title = values - values.mean(), "shares, less an equal share"
     if isinstance(subject.preprocessing.spec.input, Image):
         if _spectrogram(subject):
             return _over_spectrogram(title, stored[0], values[0])

@@ -15,7 +15,9 @@ from bigmodel.cli.commands.report import disk_name
 from bigmodel.data.parts import SplitData
 from bigmodel.explain.figure import Figure
 from bigmodel.explain.subject import Subject, output_index
+from bigmodel.explain.texts import token_named
 from bigmodel.reporting.formatting import shown_path
+from bigmodel.spec import NextTokens
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,14 @@ def subject_of(
     """The run's model with samples.
 
     Args:
-        class_name: the class, label or value to explain; None: see `Subject.output`.
+        class_name: the class, label, value or next token to explain; None: see `Subject.output`.
         samples: the most samples, the first ones; None: all.
     """
-    target = loaded.preprocessing.spec.target
-    output = None if class_name is None else output_index(target, class_name)
+    target, output = loaded.preprocessing.spec.target, None
+    if class_name is not None and isinstance(target, NextTokens):
+        output = token_named(loaded.reader, class_name)
+    elif class_name is not None:
+        output = output_index(target, class_name)
     subject = Subject(
         loaded.model,
         loaded.preprocessing,

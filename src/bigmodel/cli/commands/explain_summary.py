@@ -10,11 +10,11 @@ from bigmodel.cli.commands.explain_subject import ExplainedPart
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.errors import ConfigError, counted
 from bigmodel.explain.path_integral import TOLERANCE
-from bigmodel.explain.results import Attributions, Dependence, Importances, Result
+from bigmodel.explain.results import Attributions, Dependence, Importances, Result, TextResult
 from bigmodel.explain.subject import Subject, score_words
 from bigmodel.reporting.formatting import figure, shown_path
 from bigmodel.reporting.metrics_table import print_table
-from bigmodel.spec import Classes, DataSpec, Features, Flags
+from bigmodel.spec import Classes, DataSpec, Features, Flags, NextTokens
 
 _MOST_LINES = 40
 
@@ -34,9 +34,9 @@ def check_printable(spec: DataSpec) -> None:
         )
 
 
-def notes_of(result: Result, subject: Subject) -> list[str]:
+def notes_of(result: Result | TextResult, subject: Subject) -> list[str]:
     """What has to be known to read a result, and what is wrong with it."""
-    if not isinstance(result, Attributions):
+    if not isinstance(result, Attributions) or not result.baseline:
         return []
     lines = [f"Explained: {_explained(subject)}. Compared with {result.baseline}."]
     if result.complete:
@@ -106,4 +106,6 @@ def _explained(subject: Subject) -> str:
     if isinstance(target, Classes | Flags):
         one = "class that is predicted" if isinstance(target, Classes) else "likeliest label"
         return f"the {one} of each sample, its {words}"
+    if isinstance(target, NextTokens):
+        return f"the likeliest next token, its {words}"
     return f"{subject.output_name(0)}, its {words}" if target.output_size > 1 else subject.output_name(0)

@@ -73,18 +73,18 @@ class Stream:
 
 def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
     """Continues or translates a prompt, and prints the text as it is generated."""
-    reader, sampling = _reader(loaded), _sampling(loaded, arguments)
+    reader, sampling = text_reader(loaded), _sampling(loaded, arguments)
     prompt: str = arguments.prompt
-    tokens = _encoded(reader, prompt, loaded)
+    tokens = encoded_prompt(reader, prompt, loaded)
     out = data_stream()
     shown = escape if out.isatty() else str
     if isinstance(loaded.preprocessing.spec.input, TokenPair):
         prompt, before = "", list[int]()  # a translation is printed without its source
     else:
         before = tokens
-        _note_cut(loaded, [tokens])
+        note_cut(loaded, [tokens])
     if arguments.samples > 1:
-        written = _written(loaded, [tokens] * arguments.samples, sampling)
+        written = written_tokens(loaded, [tokens] * arguments.samples, sampling)
         for number, new in enumerate(written, start=1):
             text = "" if new is None else _after(reader, before, new)
             out.write(shown(f"--- {number} ---\n{prompt}{text}\n"))
@@ -108,7 +108,7 @@ def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
 
 def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) -> None:
     """Writes the translation or continuation of each line of a file; a blank line gives a blank one."""
-    reader, sampling = _reader(loaded), _sampling(loaded, arguments)
+    reader, sampling = text_reader(loaded), _sampling(loaded, arguments)
     began, path = time.perf_counter(), Path(arguments.input).expanduser()
     columns: dict[str, Any]
     if isinstance(loaded.preprocessing.spec.input, TokenPair):
@@ -126,13 +126,13 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
         if not lines:
             raise DataError(f"--input {path}: it is empty. Provide prompts, one per line.")
         rows = [
-            _encoded(reader, line, loaded, f"--input {path}, line {n}") if line.strip() else []
+            encoded_prompt(reader, line, loaded, f"--input {path}, line {n}") if line.strip() else []
             for n, line in enumerate(lines, 1)
         ]
         name, columns = "text", {"prompt": lines}
-        _note_cut(loaded, rows)
+        note_cut(loaded, rows)
     before = [[] for _ in rows] if name == "translation" else rows
-    written = _written(loaded, rows, sampling)
+    written = written_tokens(loaded, rows, sampling)
     texts = [
         None if new is None else _after(reader, known, new)
         for known, new in zip(before, written, strict=True)
@@ -156,21 +156,21 @@ def write_texts(loaded: LoadedRun, prompts: Sequence[str], sampling: Sampling) -
     Raises:
         DataError: a prompt is empty, or has a character that is not in the vocabulary.
     """
-    reader = _reader(loaded)
-    rows = [_encoded(reader, prompt, loaded, "the prompt") for prompt in prompts]
+    reader = text_reader(loaded)
+    rows = [encoded_prompt(reader, prompt, loaded, "the prompt") for prompt in prompts]
     before = rows
     if isinstance(loaded.preprocessing.spec.input, TokenPair):
         part = reader.read_values(prompts).part
         assert isinstance(part, TextPairs)
         rows, before = sources_of(part), [[] for _ in prompts]
-    written = _written(loaded, rows, sampling)
+    written = written_tokens(loaded, rows, sampling)
     return [
         None if new is None else _after(reader, known, new)
         for known, new in zip(before, written, strict=True)
     ]
 
 
-def _note_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
+def note_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
     """Notes how many prompts are longer than the model's context."""
     context = loaded.preprocessing.spec.input.shape[-1]
     if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
@@ -188,7 +188,12 @@ def _after(reader: TextReader, before: list[int], new: list[int]) -> str:
     return reader.decode(before + new)[len(reader.decode(before)) :]
 
 
-def _reader(loaded: LoadedRun) -> TextReader:
+def text_reader(loaded: LoadedRun) -> TextReader:
+    """The run's reader of texts.
+
+    Raises:
+        DataError: it has none.
+    """
     reader = loaded.reader
     if not isinstance(reader, TextReader):
         raise DataError(
@@ -197,7 +202,14 @@ def _reader(loaded: LoadedRun) -> TextReader:
     return reader
 
 
-def _encoded(reader: TextReader, text: str, loaded: LoadedRun, where: str = "--prompt") -> list[int]:
+def encoded_prompt(
+    reader: TextReader, text: str, loaded: LoadedRun, where: str = "--prompt"
+) -> list[int]:
+    """The tokens of a text to continue or to translate.
+
+    Raises:
+        DataError: it is empty, or has characters that are not in the vocabulary.
+    """
     try:
         tokens = reader.encode(text)
     except DataError as error:
@@ -253,7 +265,9 @@ def sampling_of(
     )
 
 
-def _written(loaded: LoadedRun, rows: list[list[int]], sampling: Sampling) -> list[list[int] | None]:
+def written_tokens(
+    loaded: LoadedRun, rows: list[list[int]], sampling: Sampling
+) -> list[list[int] | None]:
     """The generated tokens of each row: none for an empty row, None if the model gives NaN or infinity.
 
     Rows of similar lengths are generated together."""

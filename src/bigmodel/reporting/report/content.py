@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from bigmodel.reporting.report.coloured_text import ColouredText
 from bigmodel.reporting.report.drawing import Drawing
 
 _MOST_LETTERS = 600  # of a text
@@ -91,6 +92,13 @@ class Exhibits:
 
 
 @dataclass(frozen=True)
+class ColouredTexts:
+    """Texts below each other, whose pieces are coloured by numbers."""
+
+    texts: Sequence[ColouredText]
+
+
+@dataclass(frozen=True)
 class Folded:
     """Blocks that are seen once `label` is clicked."""
 
@@ -98,7 +106,7 @@ class Folded:
     blocks: Sequence[Block]
 
 
-Block = Note | Facts | Code | Table | Charts | Exhibits | Folded
+Block = Note | Facts | Code | Table | Charts | Exhibits | ColouredTexts | Folded
 
 
 @dataclass(frozen=True)

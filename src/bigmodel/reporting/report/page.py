@@ -7,10 +7,12 @@ import base64
 from collections.abc import Sequence
 
 from bigmodel.reporting.html_text import DARK, LIGHT, STYLE, html_text, variables
+from bigmodel.reporting.report.coloured_text import html_of
 from bigmodel.reporting.report.content import (
     Block,
     Charts,
     Code,
+    ColouredTexts,
     Exhibit,
     Exhibits,
     Facts,
@@ -72,6 +74,11 @@ def _block(block: Block) -> str:
         case Exhibits(exhibits):
             texts = " texts" if any(each.text is not None for each in exhibits) else ""
             return f'<div class="exhibits{texts}">{"".join(map(_exhibit, exhibits))}</div>'
+        case ColouredTexts(texts):
+            return "".join(
+                f"<p class=note>{html_text(text.caption)}</p><blockquote>{html_of(text)}</blockquote>"
+                for text in texts
+            )
         case Folded(label, blocks):
             inner = "".join(map(_block, blocks))
             return f"<details><summary>{html_text(label)}</summary>{inner}</details>"
@@ -144,7 +151,7 @@ svg { display: block; height: auto; font: 11px system-ui, sans-serif; fill: var(
 .exhibits img.smooth { image-rendering: auto; }
 .exhibits svg { border: 1px solid var(--rule); max-width: 100%; }
 figcaption { font-size: .82rem; overflow-wrap: anywhere; margin-top: .3rem; }
-figcaption span, blockquote span { color: var(--faint); }
+figcaption span, figure blockquote span { color: var(--faint); }
 summary { cursor: pointer; margin: .6rem 0; color: var(--faint); }
 @media (max-width: 600px) { body { margin: 1rem auto; padding: 0 .8rem; }
     dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; } }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bigmodel.reporting.html_text import LIGHT
 from bigmodel.reporting.report.drawing import Box, Dots, Drawing, Path, Picture, Words
+from bigmodel.reporting.report.fonts import font_for
 from bigmodel.runtime.escaping import escape_line
 
 SCALE = 3
@@ -22,14 +23,14 @@ Colour = tuple[int, int, int]
 
 
 def png_of_pixels(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG file: (height, width) grey, or (height, width, 3) red, green and blue.
+    """A PNG file: (height, width) grey, or (height, width, 3) red, green and blue, or 4 with opacity.
 
     Source: PNG specification, third edition, https://www.w3.org/TR/png-3/.
     """
     height, width = pixels.shape[:2]
     rows = np.ascontiguousarray(pixels).reshape(height, -1)
     unfiltered = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1)
-    kind = 2 if pixels.ndim == 3 else 0
+    kind = {3: 2, 4: 6}[pixels.shape[2]] if pixels.ndim == 3 else 0
     head = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     data = zlib.compress(unfiltered.tobytes(), 9)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
@@ -86,7 +87,8 @@ def _paint_picture(canvas: Any, picture: Picture) -> None:
     place = [round(SCALE * each) for each in (picture.x, picture.y, picture.width, picture.height)]
     how = Image.Resampling.BICUBIC if picture.smooth else Image.Resampling.NEAREST
     with Image.open(io.BytesIO(picture.png)) as image:
-        canvas.paste(image.convert("RGB").resize((max(1, place[2]), max(1, place[3])), how), place[:2])
+        own = image.convert("RGBA").resize((max(1, place[2]), max(1, place[3])), how)
+    canvas.paste(own, place[:2], own)
 
 
 def _dashes(points: list[tuple[float, float]], on: float = 5, off: float = 3) -> list[Any]:
@@ -113,10 +115,10 @@ def _dashes(points: list[tuple[float, float]], on: float = 5, off: float = 3) ->
 
 
 def _paint_words(picture: Any, draw: Any, words: Words) -> None:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.load_default(words.size * SCALE)
     text, ink = escape_line(words.text), LIGHT[words.colour]
+    font = font_for(text, words.size * SCALE)
     bold = {"stroke_width": 1, "stroke_fill": ink} if words.bold else {}
     anchor = {"start": "lm", "middle": "mm", "end": "rm"}[words.anchor]
     if not words.upwards:
