@@ -206,10 +206,12 @@ def _charts(result: AttentionMaps | tuple[LogitLens, ...]) -> list[Chart]:
             Chart(f"attention-{n}", attention_maps("Attention", list(map(_panels, maps))))
             for n, maps in enumerate(result.samples)
         ]
-    return [
-        Chart(f"logit-lens-{n}", logit_lens("What each layer would write next", _view(lens)))
-        for n, lens in enumerate(result)
-    ]
+    return [lens_chart(lens, n) for n, lens in enumerate(result)]
+
+
+def lens_chart(lens: LogitLens, place: int) -> Chart:
+    """A logit lens, drawn; `place` is the text's, for the name of its file."""
+    return Chart(f"logit-lens-{place}", logit_lens("What each layer would write next", _view(lens)))
 
 
 def _panels(each: AttentionMap) -> list[Panel]:
@@ -243,7 +245,7 @@ def _section(result: TextResult, subject: Subject) -> Section:
         words = Note("Each row is a layer, the last on top. What comes true is framed.")
         return Section("Logit lens", [words, Charts(_charts(result)), *map(_last_guesses, result)])
     texts, table = coloured_texts(result, subject), _word_table(result, subject)
-    blocks: list[Block] = [Note(_legend(result))]
+    blocks: list[Block] = [Note(legend(result))]
     blocks += [] if table is None else [table]
     if len(texts) > _MOST_PICTURED:
         blocks.append(Note(f"The first {_MOST_PICTURED} of {counted(len(texts), 'text')}:"))
@@ -251,7 +253,8 @@ def _section(result: TextResult, subject: Subject) -> Section:
     return Section(heading.capitalize(), [*blocks, ColouredTexts(texts[:_MOST_PICTURED])])
 
 
-def _legend(result: Attributions) -> str:
+def legend(result: Attributions) -> str:
+    """What the colours of texts say."""
     if not result.complete:
         return (
             "Blue tokens have more than an equal share in what the head reads, orange ones less. Shares"

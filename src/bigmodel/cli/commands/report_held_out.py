@@ -13,6 +13,7 @@ from bigmodel.build.header import describe_loss
 from bigmodel.cli.commands.eval import EvalData, chosen_metrics
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.report_sureness import sureness_blocks
+from bigmodel.cli.commands.report_texts import lens_sections, reasons_for_mistakes
 from bigmodel.data.base import SET_NAMES
 from bigmodel.data.media.audio import AudioSettings
 from bigmodel.data.parts import SplitData
@@ -83,7 +84,9 @@ def add_evaluation(
     if data.path is not None or data.part != "val":  # which the calibration is from
         report.add("How sure it is", *sureness_blocks(loaded, outputs[known], targets[known]))
     mistakes = held_out.worst(outputs[known], targets[known], target, exhibits)
-    report.add("The worst mistakes", *_mistakes(loaded, data, mistakes, places))
+    placed = [replace(mistake, index=int(places[mistake.index])) for mistake in mistakes]
+    report.add("The worst mistakes", *_mistakes(loaded, data, placed))
+    report.sections += reasons_for_mistakes(loaded, data, placed)
 
 
 def _figures(
@@ -105,20 +108,17 @@ def _figures(
     return usual | more.values, undefined_reasons(usual) | more.reasons
 
 
-def _mistakes(
-    loaded: LoadedRun, data: EvalData, mistakes: Sequence[held_out.Mistake], places: Tensor
-) -> list[Block]:
+def _mistakes(loaded: LoadedRun, data: EvalData, mistakes: Sequence[held_out.Mistake]) -> list[Block]:
     target = data.dataset.spec.target
     if not mistakes:
         return [Note(f"There are none: every prediction for {data.source} is right.")]
-    set_places = [replace(mistake, index=int(places[mistake.index])) for mistake in mistakes]
     part = data.dataset.part(data.part)
-    index = torch.tensor([mistake.index for mistake in set_places])
+    index = torch.tensor([mistake.index for mistake in mistakes])
     inputs = [part.take(one[None].to(part.device))[0][0].cpu() for one in index]
     shown = _shown(loaded, data)
     what = "the largest errors" if isinstance(target, Values) else "the least probability of the truth"
     words = f"Those with {what} come first. Samples and rows are counted from 0."
-    return [Note(words), shown.mistakes(inputs, set_places)]
+    return [Note(words), shown.mistakes(inputs, mistakes)]
 
 
 def _shown(loaded: LoadedRun, data: EvalData) -> samples.Shown:
@@ -158,6 +158,7 @@ def _add_texts(report: RunReport, loaded: LoadedRun, data: EvalData, exhibits: i
         worst = [_unexpected(part, reader, int(chosen[n]), float(each[n])) for n in order]
         report.add("The texts that the model expected least", Exhibits(worst))
     report.add("Generated texts", *_generated(loaded, data))
+    report.sections += lens_sections(loaded, data)
 
 
 def _unexpected(part: SplitData, reader: TextReader, index: int, loss: float) -> Exhibit:
