@@ -246,6 +246,78 @@ class TrainedRun:
             metrics = chosen_metrics(self._loaded)
             return evaluate_data(self._loaded, chosen, None, metrics, _warn).metrics
 
+    def explain(
+        self,
+        data: Any = None,
+        method: str | None = None,
+        *,
+        class_name: str | None = None,
+        targets: Any = None,
+        samples: int | None = None,
+        repeats: int = 10,
+        seed: int = 0,
+    ) -> Any:
+        """Why the model says what it says, as `bigmodel explain` does.
+
+        >>> why = run.explain(frame)  # doctest: +SKIP
+        >>> why.attributions  # a DataFrame like `frame`: what each column added  # doctest: +SKIP
+        >>> run.explain(method="permutation").importances  # doctest: +SKIP
+
+        Args:
+            data: as for `predict`; None: the run's own test set, or its validation set if it has none.
+            method: `integrated_gradients`, the default, or `occlusion`: how much each part of a sample
+                added to what the model says of it; for tables also `permutation`: how much worse the
+                model is if a column is shuffled, and `partial_dependence`: what it says on average of
+                each value of a column. `bigmodel explain --help` lists all.
+            class_name: the class, label or value to explain; None: what is predicted of each sample.
+            targets: for `permutation` of data that holds none, one for each sample.
+            samples: explain only so many first samples; None: all, or one long text.
+            repeats: how often a column is shuffled.
+            seed: of what is random.
+
+        Returns:
+            An `Explanation`; for attention and the logit lens what they find, in tensors.
+
+        Raises:
+            ConfigError: there is no such method or class, or the method does not fit the run.
+            DataError: the data is not of the kind that the run was trained on, or has no targets though
+                the method needs them.
+            UndefinedError: the model gives NaN or infinity.
+        """
+        from bigmodel.api.explanation import explanation
+        from bigmodel.cli.commands.explain_subject import ExplainedPart, own_part, subject_of
+        from bigmodel.explain.methods import method_named, usual_samples
+        from bigmodel.explain.names import default_method
+        from bigmodel.explain.subject import Options
+
+        loaded, spec = self._loaded, self._loaded.preprocessing.spec
+        name = method or default_method(spec.input, spec.target, summary=False)
+        try:
+            chosen = method_named(name, spec)
+        except ConfigError as error:
+            raise _with_arguments(error) from error
+        given = GivenData.of(data) if data is not None else GivenData("path", None)
+        with may_need_extras("explain"), self._settings.applied(), unchanged():
+            if data is None:
+                part = own_part(loaded, _note, "explain(data)")
+            else:
+                needed = chosen.needs_targets
+                found = given.samples(loaded, targets if needed else None, with_targets=needed)
+                _warn_of(found)
+                part = ExplainedPart(found.part, "the data", needed, found.columns)
+            try:
+                most = samples or usual_samples(chosen, spec)
+                subject = subject_of(loaded, part, class_name, samples=most)
+                result = chosen.explain(subject, Options(seed=seed, repeats=repeats))
+            except ConfigError as error:
+                raise _with_arguments(error) from error
+            if undefined := subject.undefined:
+                _warn(
+                    f"{undefined:,} of {len(subject):,} samples have no explanation: the model gives NaN"
+                    " or infinity for them."
+                )
+        return explanation(name, result, subject, given)
+
     def generate(
         self,
         prompt: str | Sequence[str],
@@ -344,6 +416,12 @@ def _frame_of(records: list[dict[str, Any]]) -> Any:
     import pandas
 
     return pandas.DataFrame.from_records(records)
+
+
+def _with_arguments(error: ConfigError) -> ConfigError:
+    """A message with this method's arguments instead of the command line's options."""
+    words = str(error).replace("--method ", "method=").replace("--class ", "class_name=")
+    return type(error)(words)
 
 
 def _warn_of(samples: NewSamples) -> None:

@@ -22,7 +22,12 @@ _ROWS = 300  # in which it has each of them
 
 def partial_dependence(subject: Subject, options: Options) -> tuple[Dependence, ...]:
     """What the model says on average of each value of each column: a class's or label's probability, or
-    a value in its own unit."""
+    a value in its own unit.
+
+    Raises:
+        UndefinedError: the model gives NaN or infinity.
+    """
+    subject.check_defined()
     columns = Columns.from_preprocessing(subject.preprocessing)
     draw = torch.Generator().manual_seed(options.seed)
     rows = torch.randperm(len(subject), generator=draw)[:_ROWS].sort().values

@@ -24,9 +24,11 @@ def permutation(subject: Subject, options: Options) -> Importances:
     """The importance of each column of a table, with 95 % intervals.
 
     Raises:
-        ConfigError: the samples have no targets, or are fewer than two.
+        ConfigError: the samples have no targets.
+    UndefinedError: the model gives NaN or infinity.
     """
     figure = subject.needed_figure("permutation")
+    subject.check_defined()
     columns = Columns.from_preprocessing(subject.preprocessing)
     draw = torch.Generator().manual_seed(options.seed)
     rows = _rows(len(subject), len(columns), options, draw)

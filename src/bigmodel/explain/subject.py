@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from bigmodel.data.parts import SplitData
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.reader import TextReader
-from bigmodel.errors import ConfigError, did_you_mean, join_names
+from bigmodel.errors import DIVERGED, ConfigError, UndefinedError, counted, did_you_mean, join_names
 from bigmodel.explain.figure import Figure
+from bigmodel.metrics import defined
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
 from bigmodel.training.outputs import model_outputs
@@ -100,6 +101,18 @@ class Subject:
         """What is explained, for model inputs in place of the samples at `chosen`: (count,) float64."""
         return scores(self.outputs_of(inputs), self.explained[chosen], self.target).double()
 
+    def check_defined(self) -> None:
+        """For methods that need all samples.
+
+        Raises:
+            UndefinedError: the model gives NaN or infinity for one.
+        """
+        if self.undefined:
+            raise UndefinedError(
+                f"The model gives NaN or infinity for {self.undefined:,} of"
+                f" {counted(len(self), 'sample')}: what it depends on cannot be told. {DIVERGED}"
+            )
+
     def needed_figure(self, method: str) -> Figure:
         """What the run is judged by.
 
@@ -109,6 +122,14 @@ class Subject:
         if self.figure is None:
             raise ConfigError(f"--method {method}: needs samples with their targets.")
         return self.figure
+
+    @cached_property
+    def undefined(self) -> int:
+        """Of how many samples the model gives NaN or infinity; nothing can be said of them. Texts that
+        are to be continued are not counted."""
+        if isinstance(self.target, NextTokens):
+            return 0
+        return int((~defined(self.outputs, self.target)).sum())
 
     @cached_property
     def explained(self) -> Tensor:

@@ -25,9 +25,10 @@ def run(arguments: Namespace) -> None:
     from bigmodel.cli.commands.explain_texts import check_text_output, is_of_texts, write_text_result
     from bigmodel.cli.commands.loaded_run import load_run
     from bigmodel.cli.commands.output_files import write_columns
+    from bigmodel.cli.commands.predict_rows import check_defined
     from bigmodel.explain.methods import method_named, usual_samples
     from bigmodel.explain.names import default_method
-    from bigmodel.explain.results import Result, TextResult
+    from bigmodel.explain.results import Attributions, Result, TextResult
     from bigmodel.explain.subject import Options
 
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
@@ -65,3 +66,5 @@ def run(arguments: Namespace) -> None:
         write_result(cast(Result, found), subject, part, output)
     if output is not None:
         note(f"{counted(len(subject), 'sample')} of {part.source} in {seconds:.2f} s: {output}")
+    if isinstance(found, Attributions) and found.baseline:  # else there are no scores
+        check_defined(int(found.scores.isnan().sum()), len(subject), "samples")

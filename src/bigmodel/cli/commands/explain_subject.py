@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel.cli.commands.eval import chosen_metrics, own_data
-from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
 from bigmodel.cli.commands.new_data import read_new_data
 from bigmodel.cli.commands.report import disk_name
+from bigmodel.cli.messages import note
 from bigmodel.data.parts import SplitData
 from bigmodel.explain.figure import Figure
 from bigmodel.explain.subject import Subject, output_index
@@ -61,7 +62,12 @@ def explained_part(loaded: LoadedRun, arguments: Namespace, *, needs_targets: bo
         new = read_new_data(loaded, "--data", arguments, targets=needs_targets)
         path = shown_path(Path(arguments.data).expanduser())
         return ExplainedPart(new.part, path, needs_targets, new.columns)
-    data = own_data(loaded)
+    return own_part(loaded)
+
+
+def own_part(loaded: LoadedRun, notify: Notify = note, option: str = "--data") -> ExplainedPart:
+    """The samples of the run's test set, or of its validation set if it has none; see `own_data`."""
+    data = own_data(loaded, notify, option)
     columns: dict[str, Sequence[Any]] = {}
     if data.part == "val" and data.dataset.val_files:
         columns = {"file": data.dataset.val_files}
