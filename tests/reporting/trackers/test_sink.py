@@ -204,6 +204,26 @@ def test_a_resumed_run_is_the_same_one_there(library: Library, tracked: Make) ->
     assert ended == ["stopped", "finished"]
 
 
+@pytest.mark.parametrize(
+    "url", ["http://here:1", "http://me:pass@here:1", "http://here:1?write_token=x"]
+)
+def test_a_resumed_run_goes_where_it_is_but_no_key_is_kept(
+    library: Library, tracked: Make, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("TRACKIO_PROJECT", "mine")
+    monkeypatch.setenv("TRACKIO_SERVER_URL", url)
+    run = tracked("trackio")
+    run.start()
+    run.end("stopped")
+    monkeypatch.delenv("TRACKIO_PROJECT")
+    run = tracked("trackio")
+    run.start()
+    run.end()
+    assert [project for project, _ in library.heard("began")] == ["mine", "mine"]
+    kept = progress_path(run.folder, "trackio").read_text()
+    assert (url in kept) == (url == "http://here:1")
+
+
 def test_what_a_run_could_not_send_is_sent_when_it_is_resumed(library: Library, tracked: Make) -> None:
     library.breaks("init", FAULTS["exits"])
     run = tracked("trackio")

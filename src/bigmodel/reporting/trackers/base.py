@@ -15,7 +15,12 @@ class Tracker:
 
     Args:
         folder: for files of its own; it exists.
+
+    Attributes:
+        variables: the environment variables that say where runs are kept.
     """
+
+    variables: Sequence[str] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

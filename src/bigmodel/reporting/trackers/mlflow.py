@@ -31,6 +31,8 @@ _LONGEST = 500
 class MLflow(Tracker):
     """A run of an experiment, `bigmodel` unless `MLFLOW_EXPERIMENT_NAME` names another."""
 
+    variables = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         for name, value in _DEFAULTS.items():
@@ -38,6 +40,9 @@ class MLflow(Tracker):
         from mlflow import MlflowClient
 
         self._client = MlflowClient()
+        os.environ["MLFLOW_TRACKING_URI"] = (
+            self._client.tracking_uri
+        )  # by default, in the current folder
         self._id = ""
         self._step = 0
 

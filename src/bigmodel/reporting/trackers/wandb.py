@@ -24,6 +24,8 @@ class Wandb(Tracker):
     and the folders of files that it has not sent are remembered until `wandb sync` has sent them.
     """
 
+    variables = ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         for name, value in {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}.items():

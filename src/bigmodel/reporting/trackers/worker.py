@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
@@ -68,11 +68,12 @@ def _work(name: str, folder: Path, after: int, line: _Line) -> str:
     if after >= 0:
         records.rewind(after)
     progress.position, progress.ended = records.position, ""
-    own = folder / FOLDER
-    tracker: Tracker = getattr(
-        importlib.import_module(f"bigmodel.reporting.trackers.{name}"), _CLASSES[name]
-    )(own)
-    progress.id = progress.id or tracker.new_id(run)
+    for variable, value in progress.place.items():
+        os.environ.setdefault(variable, value)
+    module = importlib.import_module(f"bigmodel.reporting.trackers.{name}")
+    tracker: Tracker = getattr(module, _CLASSES[name])(folder / FOLDER)
+    if not progress.id:
+        progress.id, progress.place = tracker.new_id(run), _place(tracker.variables)
     progress.write(kept)  # first: a run that is begun has to be found again
     try:
         where = tracker.open(run, progress)
@@ -87,6 +88,12 @@ def _work(name: str, folder: Path, after: int, line: _Line) -> str:
     progress.ended = status
     progress.write(kept)
     return needs
+
+
+def _place(variables: Sequence[str]) -> dict[str, str]:
+    """Where runs are kept now; what may hold a password or a key is not for a file."""
+    found = {name: os.environ[name] for name in variables if name in os.environ}
+    return {name: value for name, value in found.items() if not re.search("@|token", value)}
 
 
 def _send(tracker: Tracker, records: Records, progress: Progress, kept: Path, line: _Line) -> None:
