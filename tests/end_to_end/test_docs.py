@@ -259,7 +259,7 @@ def test_a_command_runs(
         run_script(words, monkeypatch)
     elif program == "bigmodel":
         make_runs(words, command_there)
-        device = () if words[0] in {"--help", "export", "compare"} else ("--device", "cpu")
+        device = () if words[0] in {"--help", "export", "compare", "track"} else ("--device", "cpu")
         said = bigmodel(*words, *device)
         assert said.status == 0, said.err
     else:

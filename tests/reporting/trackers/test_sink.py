@@ -62,7 +62,7 @@ def test_a_job_of_a_sweep_is_in_the_sweep_s_group(
     run.end("stopped")
     [[_, how]] = library.heard("began")
     assert how["group"] == "/".join(tmp_path.parts[-2:])
-    assert how["name"].startswith(f"fnn on digits, {tmp_path.name}/run, ")
+    assert how["name"].startswith("fnn-digits, ")
     assert library.heard("logged")[-1][0]["status"] == "stopped"
 
 

@@ -53,7 +53,7 @@ class Description(_Kept):
 
     Attributes:
         title: such as `fnn on digits`.
-        name: what the user calls it; empty: it has no name.
+        name: what the user calls it, or model, data and what was changed.
         group: the sweep that it is a job of, or empty.
         folder: the run's.
         records: the name of its file of records.
@@ -61,18 +61,13 @@ class Description(_Kept):
     """
 
     title: str
+    name: str
     folder: str
     records: str
     config: dict[str, Any]
-    name: str = ""
     tags: list[str] = field(default_factory=list)
     notes: str = ""
     group: str = ""
-
-    @property
-    def shown_name(self) -> str:
-        """The name for lists of runs: the user's, or what is trained and the folder's last two parts."""
-        return self.name or f"{self.title}, {'/'.join(Path(self.folder).parts[-2:])}"
 
 
 @dataclass

@@ -60,11 +60,11 @@ class MLflow(Tracker):
         if progress.id:
             self._id = progress.id
             known = self._client.get_run(self._id).data.params
-            self._client.update_run(self._id, status="RUNNING", name=run.shown_name)
+            self._client.update_run(self._id, status="RUNNING", name=run.name)
         else:
             experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "bigmodel")
             tags = {name: value for name, value in tags.items() if value}
-            made = self._client.create_run(experiment, tags=tags, run_name=run.shown_name)
+            made = self._client.create_run(experiment, tags=tags, run_name=run.name)
             self._id = progress.id = made.info.run_id
         self._log_settings(flat_settings(run.config), known)
         return self._where()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bigmodel.errors import counted, program, shell_quoted
-from bigmodel.reporting import jsonl
+from bigmodel.reporting import jsonl, run_name
 from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Summary
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.reporting.trackers import described
@@ -47,7 +48,7 @@ class Trackers(Sink):
     def start(self, info: RunInfo) -> None:
         path = described.description_path(info.folder)
         disk.make_folder(path.parent)
-        describe(info.title, info.config, info.folder).write(path)
+        describe(info.title, info.config, info.folder, info.changed).write(path)
         for name in self._names:
             kept = described.progress_path(info.folder, name)
             if not kept.exists():  # so that `bigmodel track` knows of it, whatever happens
@@ -97,11 +98,14 @@ class Trackers(Sink):
             take(each.messages, self._say)
 
 
-def describe(title: str, config: dict[str, object], folder: Path) -> Description:
+def describe(
+    title: str, config: Mapping[str, Any], folder: Path, changed: Mapping[str, str]
+) -> Description:
     """What trackers are told of a run before its first record.
 
     Args:
         config: without secrets.
+        changed: the settings that were typed for it.
     """
     run = config.get("run")
     named = run if isinstance(run, dict) else {}
@@ -112,7 +116,7 @@ def describe(title: str, config: dict[str, object], folder: Path) -> Description
         folder=str(folder),
         records=jsonl.NAME,
         config={key: value for key, value in config.items() if key not in ("run", "sweep")},
-        name=str(named.get("name") or ""),
+        name=str(named.get("name") or run_name.described(config, changed)),
         tags=[str(tag) for tag in named.get("tags") or []],
         notes=str(named.get("notes") or ""),
         group="/".join(folder.parts[-3:-1]) if of_sweep else "",

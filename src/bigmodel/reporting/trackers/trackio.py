@@ -36,7 +36,7 @@ class Trackio(Tracker):
         self._run: Any = None
 
     def new_id(self, run: Description) -> str:
-        return f"{run.shown_name}, {uuid.uuid4().hex[:6]}"  # a run is found again by its name alone
+        return f"{run.name}, {uuid.uuid4().hex[:6]}"  # a run is found again by its name alone
 
     def open(self, run: Description, progress: Progress) -> str:
         import trackio

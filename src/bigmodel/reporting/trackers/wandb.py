@@ -50,7 +50,7 @@ class Wandb(Tracker):
                 id=progress.id,
                 resume="allow",
                 dir=str(self.folder),
-                name=run.shown_name,
+                name=run.name,
                 tags=run.tags,
                 notes=run.notes or None,
                 group=run.group or None,
