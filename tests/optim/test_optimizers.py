@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from typing import Any
 
 import pytest
 import schedulefree
@@ -448,3 +449,20 @@ def test_a_plugin_finds_the_types_of_options_where_it_always_did() -> None:
     assert torch.nn.Linear in base.MATRICES
     assert torch.nn.LayerNorm in base.NORMS
     assert "each optimizer step" in INTERVAL
+
+
+def test_adamw_s_decay_goes_by_the_rows_of_a_table_and_the_length_of_the_run() -> None:
+    config = optimizers.parse({"name": "adamw", "lr": 0.002})
+
+    def decay(*run: Any) -> Any:
+        return config.decided(*run).weight_decay
+
+    assert decay(1000, 300) == pytest.approx(20 / 2)
+    assert decay(4000, 300) == pytest.approx(20 / 8), "as many spans in a longer run"
+    assert decay(10, 300) == decay(1000, 300), "no more in a shorter one"
+    assert decay(1000, 1200) == pytest.approx(20 / 2 / 3), "more rows need less"
+    assert decay(90_000, 1_000_000) == decay(1000, None) == decay() == 0.01
+    given = optimizers.parse({"name": "adamw", "weight_decay": 0.3})
+    assert given.decided(1000, 300).weight_decay == 0.3
+    groups = optimizers.build(config, nn.Linear(3, 2)).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]

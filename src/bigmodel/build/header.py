@@ -10,6 +10,7 @@ from bigmodel.data.base import Dataset
 from bigmodel.errors import counted
 from bigmodel.losses import Loss
 from bigmodel.models.summary import Layer
+from bigmodel.optim.optimizers.adaptive import USUAL_DECAY, AdamWConfig
 from bigmodel.reporting.base import RunInfo
 from bigmodel.reporting.formatting import label_rows, shown_path
 from bigmodel.runtime.device import Runtime
@@ -39,6 +40,9 @@ def run_info(
         length = counted(plan.steps, "step")
     length += f" ({plan.auto})" if plan.auto else ""
     rate = "auto" if config.finds_rate else f"{getattr(config.optimizer, 'lr', math.nan):g}"
+    decay = ""
+    if isinstance(config.optimizer, AdamWConfig) and config.optimizer.weight_decay != USUAL_DECAY:
+        decay = f", weight decay {config.optimizer.weight_decay:.3g}"
     rows = [
         *label_rows(config.top.run.model_dump()),
         ("Model", f"{model}, {counted(parameters, 'parameter')}"),
@@ -47,7 +51,7 @@ def run_info(
         *([("Left out", _listed(dataset.left_out))] if dataset.left_out else []),
         (
             "Optimizer",
-            f"{config.optimizer.name}, learning rate {rate}, {config.scheduler.name} schedule",
+            f"{config.optimizer.name}, learning rate {rate}{decay}, {config.scheduler.name} schedule",
         ),
         ("Loss", describe_loss(loss, dataset.spec.target)),
         ("Device", str(runtime)),

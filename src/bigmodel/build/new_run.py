@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metr
 from bigmodel.metrics.threshold import is_yes_no
 from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
+from bigmodel.optim.optimizers.adaptive import AdamWConfig
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.redaction import PER_INVOCATION
 from bigmodel.registry import EntryConfig
@@ -53,7 +55,7 @@ from bigmodel.runtime.device import (
     measure_kernels,
     prepare,
 )
-from bigmodel.spec import NextTokens
+from bigmodel.spec import Features, NextTokens
 from bigmodel.training.plan import Monitored, Plan, monitored
 from bigmodel.training.run import Run
 from bigmodel.training.state import State
@@ -97,6 +99,7 @@ def build_run(
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
+    config = _with_decay(config, dataset, plan)
     with closing((val or train).epoch(0)) as batches:
         first = next(batches)
     sample = first.inputs[:1]
@@ -220,6 +223,16 @@ def _text_sampler(
     pairs, beams = getattr(config.data, "bleu_pairs", 0), getattr(config.data, "beams", 1)
     sampler = TextSampler.of(dataset, model, runtime.device, pairs, beams)
     return sampler, metric_names(dataset.spec.target) | ({} if sampler is None else sampler.metrics)
+
+
+def _with_decay(config: RunConfig, dataset: Dataset, plan: Plan) -> RunConfig:
+    """The same with a number for `optimizer.weight_decay=auto`. It goes by the table where the rate is
+    known, and not by a few batches, such as those that `debug=overfit` learns by heart."""
+    if not isinstance(config.optimizer, AdamWConfig):
+        return config
+    table = isinstance(dataset.spec.input, Features) and config.trainer.limit.train is None
+    rows = len(dataset.train) if table and not config.finds_rate else None
+    return replace(config, optimizer=config.optimizer.decided(plan.steps, rows))
 
 
 def _step(

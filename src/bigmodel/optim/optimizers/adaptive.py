@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import torch
 from pydantic import Field
 from torch import nn
@@ -41,14 +43,44 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     return build(quick(torch.optim.Adam, torch._fused_adam_), config, model, "cpu", "cuda")
 
 
+USUAL_DECAY = 0.01
+_SPANS, _ROWS, _SHORTEST = 20.0, 400, 1000
+"""On a table of up to so many rows, weights are remembered for a twentieth of a run of so many steps or
+more; for longer where there are more rows."""
+
+
 class AdamWConfig(AdamConfig):
-    weight_decay: float = Field(0.01, ge=0, description="pull to 0; spares biases, norms, embeddings")
+    weight_decay: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(  # type: ignore[assignment]
+        "auto",
+        description="pull to 0; spares biases, norms, embeddings; auto: 0.01, and for tables 20 / (lr ×"
+        " steps) if that is more, less in proportion over 400 rows",
+    )
+
+    def decided(self, steps: int = 0, rows: int | None = None) -> AdamWConfig:
+        """The same with a number as its decay.
+
+        Weights of AdamW are averages of updates over the last 1 / (lr × decay) steps, and that number as
+        a share of the run is what should be kept from one run to another (Wang and Aitchison 2024,
+        arXiv:2405.13698). Small tables are learnt by heart without such a decay.
+
+        Args:
+            steps: length of the run.
+            rows: of the table that is learnt from; None: it is no table.
+        """
+        if self.weight_decay != "auto":
+            return self
+        decay = USUAL_DECAY
+        if rows is not None:
+            spans = _SPANS * min(1.0, _ROWS / max(rows, 1))
+            decay = max(decay, spans / (self.lr * max(steps, _SHORTEST)))
+        return self.model_copy(update={"weight_decay": decay})
 
 
 @optimizers.register("adamw", AdamWConfig)
 def adamw(config: AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam whose weight decay shrinks the weights directly (Loshchilov and Hutter 2017,
     arXiv:1711.05101)."""
+    config = config.decided()
     return build(quick(torch.optim.AdamW, torch._fused_adamw_), config, model, "cpu", "cuda")
 
 
