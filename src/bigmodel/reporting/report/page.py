@@ -10,6 +10,7 @@ from bigmodel.reporting.html_text import DARK, LIGHT, STYLE, html_text, variable
 from bigmodel.reporting.report.coloured_text import html_of
 from bigmodel.reporting.report.content import (
     Block,
+    Chart,
     Charts,
     Code,
     ColouredTexts,
@@ -23,6 +24,8 @@ from bigmodel.reporting.report.content import (
     Table,
 )
 from bigmodel.runtime.escaping import escape
+
+_BROAD = 400  # pixels; a broader chart has a row of its own
 
 
 def page(runs: Sequence[RunReport], together: Sequence[Section] = ()) -> str:
@@ -69,7 +72,7 @@ def _block(block: Block) -> str:
         case Table():
             return _table(block)
         case Charts(charts):
-            drawn = "".join(f"<figure>{chart.drawing.svg()}</figure>" for chart in charts)
+            drawn = "".join(f"<figure{_kind(chart)}>{chart.drawing.svg()}</figure>" for chart in charts)
             return f"<div class=charts>{drawn}</div>"
         case Exhibits(exhibits):
             texts = " texts" if any(each.text is not None for each in exhibits) else ""
@@ -82,6 +85,10 @@ def _block(block: Block) -> str:
         case Folded(label, blocks):
             inner = "".join(map(_block, blocks))
             return f"<details><summary>{html_text(label)}</summary>{inner}</details>"
+
+
+def _kind(chart: Chart) -> str:
+    return " class=broad" if chart.drawing.width > _BROAD else ""
 
 
 def _table(table: Table) -> str:
@@ -142,6 +149,7 @@ figure { margin: 0; min-width: 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 350px), 1fr));
     gap: 1.4rem 1rem; margin: 1rem 0; }
 .charts figure { overflow: auto; }
+.charts figure.broad { grid-column: 1 / -1; }
 svg { display: block; height: auto; font: 11px system-ui, sans-serif; fill: var(--ink); }
 .exhibits { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 1rem;
     margin: 1rem 0; }
