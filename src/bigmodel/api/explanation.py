@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigmodel.api.new_data import GivenData
-from bigmodel.explain.results import Attributions, Importances
+from bigmodel.explain.results import Attributions, Dependence, Importances
 from bigmodel.explain.subject import Subject
 
 _MOST_NAMES = 8
@@ -63,7 +63,21 @@ class Explanation:
             if hasattr(table, "_repr_html_"):
                 html: str = table._repr_html_()
                 return html
-        return None
+        return self._coloured() if self.tokens else None
+
+    def _coloured(self) -> str:
+        """Texts, each token in the colour of its number: blue speaks for what is explained."""
+        from bigmodel.reporting.html_text import LIGHT, html_text, variables
+        from bigmodel.reporting.report.coloured_text import ColouredText, html_of
+
+        texts = []
+        for named, pieces, values in zip(self.explained, self.tokens, self.attributions, strict=True):
+            coloured = html_of(ColouredText(pieces, values.tolist()))
+            texts.append(f"<p><small>{html_text(named)}</small><br>{coloured}</p>")
+        style = (
+            f"{variables(LIGHT)}color:{LIGHT['ink']};background:{LIGHT['paper']};white-space:pre-wrap"
+        )
+        return f'<div style="{style}">{"".join(texts)}</div>'
 
 
 def explanation(method: str, result: Any, subject: Subject, given: GivenData) -> Any:
@@ -88,7 +102,7 @@ def explanation(method: str, result: Any, subject: Subject, given: GivenData) ->
         }
         frame = _frame(columns)
         return Explanation(method, importances=frame, figure=result.figure, value=result.value)
-    if isinstance(result, tuple):
+    if isinstance(result, tuple) and isinstance(result[0], Dependence):
         rows = [
             (each.name, each.output, value, float(mean), float(low), float(high))
             for each in result

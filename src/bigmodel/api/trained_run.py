@@ -17,12 +17,13 @@ from bigmodel.api.new_data import GivenData
 from bigmodel.api.torch_settings import TorchSettings, unchanged
 from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
 from bigmodel.data.reader import NewSamples
-from bigmodel.errors import ConfigError, UndefinedError, may_need_extras
+from bigmodel.errors import BigModelError, ConfigError, UndefinedError, may_need_extras
 from bigmodel.reporting import jsonl
 from bigmodel.runtime.disk import read_text
 from bigmodel.spec import Classes, Flags, NextTokens
 
 if TYPE_CHECKING:
+    from bigmodel.cli.commands.explain_subject import ExplainedPart
     from bigmodel.cli.commands.sureness import CalibrationSource
 
 _OPTIONS = {"interval": "interval", "set": "prediction_set", "calibrated": "calibrated"}
@@ -251,6 +252,7 @@ class TrainedRun:
         data: Any = None,
         method: str | None = None,
         *,
+        prompt: str | None = None,
         class_name: str | None = None,
         targets: Any = None,
         samples: int | None = None,
@@ -262,6 +264,7 @@ class TrainedRun:
         >>> why = run.explain(frame)  # doctest: +SKIP
         >>> why.attributions  # a DataFrame like `frame`: what each column added  # doctest: +SKIP
         >>> run.explain(method="permutation").importances  # doctest: +SKIP
+        >>> run.explain(prompt="ROMEO:", method="logit_lens")  # doctest: +SKIP
 
         Args:
             data: as for `predict`; None: the run's own test set, or its validation set if it has none.
@@ -269,14 +272,16 @@ class TrainedRun:
                 added to what the model says of it; for tables also `permutation`: how much worse the
                 model is if a column is shuffled, and `partial_dependence`: what it says on average of
                 each value of a column. `bigmodel explain --help` lists all.
-            class_name: the class, label or value to explain; None: what is predicted of each sample.
+            prompt: a text to explain instead of data: one to judge, to continue or to translate.
+            class_name: the class, label, value or next token to explain; None: what is predicted.
             targets: for `permutation` of data that holds none, one for each sample.
             samples: explain only so many first samples; None: all, or one long text.
             repeats: how often a column is shuffled.
             seed: of what is random.
 
         Returns:
-            An `Explanation`; for attention and the logit lens what they find, in tensors.
+            An `Explanation`; by `attention` an `AttentionMaps`, whose `samples` hold a map for each
+            layer, and by `logit_lens` a `LogitLens` for each text.
 
         Raises:
             ConfigError: there is no such method or class, or the method does not fit the run.
@@ -296,9 +301,13 @@ class TrainedRun:
             chosen = method_named(name, spec)
         except ConfigError as error:
             raise _with_arguments(error) from error
+        if prompt is not None and data is not None:
+            raise ConfigError("explain takes one of data and prompt.")
         given = GivenData.of(data) if data is not None else GivenData("path", None)
         with may_need_extras("explain"), self._settings.applied(), unchanged():
-            if data is None:
+            if prompt is not None:
+                part = _prompt_part(loaded, prompt)
+            elif data is None:
                 part = own_part(loaded, _note, "explain(data)")
             else:
                 needed = chosen.needs_targets
@@ -418,9 +427,19 @@ def _frame_of(records: list[dict[str, Any]]) -> Any:
     return pandas.DataFrame.from_records(records)
 
 
-def _with_arguments(error: ConfigError) -> ConfigError:
+def _prompt_part(loaded: LoadedRun, prompt: str) -> ExplainedPart:
+    from bigmodel.cli.commands.explain_prompt import prompt_part
+
+    try:
+        return prompt_part(loaded, prompt, _warn)
+    except BigModelError as error:
+        raise _with_arguments(error) from error
+
+
+def _with_arguments(error: BigModelError) -> BigModelError:
     """A message with this method's arguments instead of the command line's options."""
     words = str(error).replace("--method ", "method=").replace("--class ", "class_name=")
+    words = words.replace("--prompt", "prompt").replace("--data", "data")
     return type(error)(words)
 
 

@@ -33,7 +33,7 @@ def run(arguments: Namespace) -> None:
 
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
     spec = loaded.preprocessing.spec
-    part = None if arguments.prompt is None else prompt_part(loaded, arguments.prompt)
+    part = None if arguments.prompt is None else prompt_part(loaded, arguments.prompt, note)
     summary = arguments.output is None
     name = arguments.method or default_method(spec.input, spec.target, summary=summary)
     method = method_named(name, spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bigmodel.cli.commands.explain_subject import ExplainedPart
-from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
 from bigmodel.cli.commands.predict_texts import (
     encoded_prompt,
     note_cut,
@@ -20,8 +20,11 @@ from bigmodel.models.generation import window_start
 from bigmodel.spec import IGNORED, NextTokens, TokenPair, Tokens
 
 
-def prompt_part(loaded: LoadedRun, prompt: str) -> ExplainedPart:
+def prompt_part(loaded: LoadedRun, prompt: str, notify: Notify) -> ExplainedPart:
     """A text: to be judged, to be continued, or to be translated, with its translation by the run.
+
+    Args:
+        notify: is told if the model does not see all of it.
 
     Raises:
         ConfigError: the run does not read texts.
@@ -40,7 +43,7 @@ def prompt_part(loaded: LoadedRun, prompt: str) -> ExplainedPart:
     if not isinstance(spec.target, NextTokens):
         return ExplainedPart(loaded.reader.read_values([prompt]).part, "the prompt", False)
     tokens = encoded_prompt(reader, prompt, loaded)
-    note_cut(loaded, [tokens])
+    note_cut(loaded, [tokens], notify)
     seen = torch.tensor([tokens[window_start(len(tokens), spec.input.length) :]])
     unknown = torch.full((1, 1), IGNORED)  # what follows the prompt
     return ExplainedPart(Part(seen, torch.cat([seen[:, 1:], unknown], dim=1)), "the prompt", False)

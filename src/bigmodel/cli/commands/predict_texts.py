@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
 from bigmodel.cli.commands.new_data import read_new_data
 from bigmodel.cli.commands.output_files import TABLES, data_stream, write_columns, write_lines
 from bigmodel.cli.commands.predict_rows import check_defined
@@ -170,11 +170,13 @@ def write_texts(loaded: LoadedRun, prompts: Sequence[str], sampling: Sampling) -
     ]
 
 
-def note_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
+def note_cut(loaded: LoadedRun, prompts: list[list[int]], notify: Notify = note) -> None:
     """Notes how many prompts are longer than the model's context."""
     context = loaded.preprocessing.spec.input.shape[-1]
     if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
-        note(f"Cut: {counted(cut, 'prompt')}; the model sees only their end: at most {context:,} tokens")
+        notify(
+            f"Cut: {counted(cut, 'prompt')}; the model sees only their end: at most {context:,} tokens"
+        )
 
 
 def sources_of(part: TextPairs) -> list[list[int]]:
