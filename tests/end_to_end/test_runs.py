@@ -163,3 +163,28 @@ def test_a_given_folder_is_not_overwritten(command: Command) -> None:
     again = command("debug=fast", "hydra.run.dir=mine", "device=cpu")
     assert again.status == 1
     assert "already holds a run" in again.err
+
+
+SHORT = ("trainer.limit.train=2", "trainer.limit.val=1", "device=cpu", "data=iris")
+
+
+def shown_names(folder: Path) -> list[str]:
+    """The names by which TensorBoard knows the runs below a folder, without those of the folders."""
+    return sorted(path.name for path in folder.glob("**/tensorboard/*"))
+
+
+def test_tensorboard_knows_a_run_by_what_was_changed(command: Command, tmp_path: Path) -> None:
+    first = command(*SHORT, "trainer.epochs=1", "optimizer.lr=0.01", "output_dir=elsewhere")
+    assert first.folder is not None
+    assert shown_names(tmp_path) == ["fnn-iris,train=2,val=1,epochs=1,lr=0.01"]
+    again = command(f"resume={first.folder}", "trainer.epochs=2", "run.name=later")
+    assert again.status == 0, again.err
+    assert len(shown_names(tmp_path)) == 1  # and its curves go on
+
+
+def test_tensorboard_knows_a_sweep_s_jobs_by_what_is_their_own(command: Command, tmp_path: Path) -> None:
+    result = command("-m", *SHORT, "trainer.epochs=1", "model=fnn,transformer", "seed=0,1")
+    assert result.status == 0, result.err
+    assert shown_names(tmp_path) == [
+        f"{m}-iris,seed={s}" for m in ("fnn", "transformer") for s in (0, 1)
+    ]

@@ -22,6 +22,7 @@ def named(changed: dict[str, str], **data: Any) -> str:
             {},
             "fnn-digits,lr=0.1,optimizer=sgd",
         ),
+        ({"device": "cpu", "trainer.log_every": "1", "data.workers": "2"}, {}, "fnn-digits"),
         ({"model.dropout": "0.1", "seed": "3"}, {}, "fnn-digits,dropout=0.1,seed=3"),
         ({"model.norm": "a", "data.norm": "b"}, {}, "fnn-digits,model.norm=a,data.norm=b"),
         ({"model.hidden_sizes": "[128,64]"}, {}, "fnn-digits,hidden_sizes=128_64"),

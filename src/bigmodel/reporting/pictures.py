@@ -1,7 +1,12 @@
-"""Pictures of an evaluation, drawn with Pillow: the confusion matrix, and samples with predictions."""
+"""Pictures of an evaluation, drawn with Pillow: the confusion matrix, and samples with predictions.
+
+TensorBoard shows them some 330 pixels wide and leaves out pixels instead of smoothing them. So they are
+drawn about twice as large, with letters whose strokes outlast that.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -12,11 +17,17 @@ from torch import Tensor
 from bigmodel.reporting.base import PredictedSample
 from bigmodel.runtime.escaping import escape_line
 
-INK, FAINT, PAPER = (32, 33, 36), (120, 124, 130), (255, 255, 255)
+INK, FAINT, PAPER = (32, 33, 36), (95, 99, 104), (255, 255, 255)
 DEEP = (8, 69, 148)
 RIGHT, WRONG, NEUTRAL = (19, 115, 51), (197, 34, 31), (200, 203, 208)
 LABELLED = 30
 """Up to this many classes have names and counts in the matrix; more are shown by colour only."""
+
+_SIDE = 480  # of the cells of a matrix, about
+_NARROWEST, _WIDEST = 30, 120  # cell with a count
+_LETTERS = 26  # points
+_SAMPLE = 128  # pixels of the longer side of a sample's picture, at least
+_FRAME, _CAPTION = 6, 28  # pixels around it, points of the words below
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -33,14 +44,18 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image.Image:
     """
     size = counts.shape[0]
     labelled = size <= LABELLED
-    cell = (36 if size <= 20 else 28) if labelled else max(2, 600 // size)
-    font = _font(14)
-    shown = [_shortened(name, font, 140) for name in names] if labelled else []
+    cell = min(_WIDEST, max(_NARROWEST, _SIDE // size)) if labelled else max(2, _SIDE // size)
+    axes = _font(_LETTERS)
+    font = _font(min(_LETTERS, cell // 2))
+    shown = [_shortened(name, font, 300) for name in names] if labelled else []
     longest = max((_width(name, font) for name in shown), default=0)
-    flat = longest <= cell - 6  # names of columns fit above them; otherwise they are written upwards
-    left, top = 40 + longest, 36 + (18 if flat else longest)
+    flat = longest <= cell - 8  # names of columns fit above them; otherwise they are written upwards
+    line = _height(font)
+    left, top = _height(axes) + 24 + longest, _height(axes) + 20 + (line if flat else longest)
     side = cell * size
-    picture = Image.new("RGB", (left + side + 106, top + max(side, 150) + 12), PAPER)
+    key = 12 if labelled else 170  # room for the key to the colours, which counts make needless
+    width = max(left + side + key, left + _width("prediction", axes) + 12)
+    picture = Image.new("RGB", (width, top + max(side, _width("truth", axes)) + 12), PAPER)
     draw = ImageDraw.Draw(picture)
     counts = counts.to("cpu", torch.float64)
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
@@ -48,10 +63,11 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image.Image:
     if labelled:
         _write_counts(draw, counts, shares, left, top, cell)
         _write_names(picture, draw, shown, left, top, cell, font, flat)
-    draw.rectangle((left - 1, top - 1, left + side, top + side), outline=FAINT)
-    draw.text((left, 8), "prediction", fill=FAINT, font=font)
-    _write_upwards(picture, "truth", (8, top), font, FAINT, anchor_top=True)
-    _write_scale(picture, draw, left + side + 24, top, font)
+    draw.rectangle((left - 3, top - 3, left + side + 2, top + side + 2), outline=FAINT, width=3)
+    draw.text((left, 4), "prediction", fill=FAINT, font=axes)
+    _write_upwards(picture, "truth", (4, top), axes, FAINT, anchor_top=True)
+    if not labelled:
+        _write_scale(picture, draw, left + side + 30, top, axes)
     return picture
 
 
@@ -70,15 +86,15 @@ def sample_grid(samples: Sequence[PredictedSample]) -> Image.Image:
     """
     columns = min(4 if len(samples) <= 16 else 8, len(samples))
     pictures = [_sample_picture(torch.as_tensor(sample.inputs)) for sample in samples]
-    width = max(72, *(picture.width for picture in pictures)) + 16
-    height = max(picture.height for picture in pictures) + 56
+    width = max(_SAMPLE, *(picture.width for picture in pictures)) + 32
+    height = max(picture.height for picture in pictures) + 2 * _height(_font(_CAPTION)) + 28
     rows = math.ceil(len(samples) / columns)
-    grid = Image.new("RGB", (columns * width + 12, rows * height + 12), PAPER)
+    grid = Image.new("RGB", (columns * width + 16, rows * height + 8), PAPER)
     draw = ImageDraw.Draw(grid)
     for index, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
         row, column = divmod(index, columns)
-        x, y = 12 + column * width, 12 + row * height
-        _place(grid, draw, sample, picture, (x, y), width - 4)
+        x, y = 16 + column * width, 16 + row * height
+        _place(grid, draw, sample, picture, (x, y), width - 10)
     return grid
 
 
@@ -92,24 +108,26 @@ def _place(
 ) -> None:
     x, y = corner
     colour = {True: RIGHT, False: WRONG, None: NEUTRAL}[sample.correct]
-    draw.rectangle((x, y, x + picture.width + 5, y + picture.height + 5), fill=colour)
-    grid.paste(picture, (x + 3, y + 3))
-    font, below = _font(16), y + picture.height + 8
+    draw.rectangle(
+        (x, y, x + picture.width + 2 * _FRAME - 1, y + picture.height + 2 * _FRAME - 1), fill=colour
+    )
+    grid.paste(picture, (x + _FRAME, y + _FRAME))
+    font, below = _font(_CAPTION), y + picture.height + 2 * _FRAME
     ink = INK if sample.correct is None else colour
     draw.text((x, below), _shortened(sample.prediction, font, room), fill=ink, font=font)
     if not sample.correct:
-        text = _shortened(f"truth: {sample.truth}", _font(14), room)
-        draw.text((x, below + 20), text, fill=INK, font=_font(14))
+        text = _shortened(f"is {sample.truth}", font, room)
+        draw.text((x, below + _height(font)), text, fill=INK, font=font)
 
 
 def _sample_picture(inputs: Tensor) -> Image.Image:
-    """One image, enlarged without smoothing by a whole factor to about 64 pixels or more."""
+    """One image, enlarged without smoothing by a whole factor to 128 pixels or more."""
     channels, height, width = inputs.shape
     shown = inputs if channels == 3 else inputs[:1]
     bytes_ = (shown.to("cpu", torch.float32).nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
     array = bytes_.permute(1, 2, 0).numpy()
     picture = Image.fromarray(array if channels == 3 else array[:, :, 0]).convert("RGB")
-    factor = max(1, math.ceil(64 / max(height, width)))
+    factor = max(1, math.ceil(_SAMPLE / max(height, width)))
     if factor == 1 and max(height, width) > 256:
         picture.thumbnail((256, 256))
         return picture
@@ -128,11 +146,9 @@ def _write_counts(
 ) -> None:
     texts = [[_compact(int(count)) for count in row] for row in counts.tolist()]
     widest = max((text for row in texts for text in row), key=len)
-    font = _font(14)
-    for points in range(14, 7, -1):
-        font = _font(points)
-        if _width(widest, font) <= cell - 4:
-            break
+    font = _font(points := cell * 11 // 20)
+    while points > 8 and _width(widest, font) > cell - 6:
+        font = _font(points := points - 1)
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
             if text == "0":
@@ -154,11 +170,11 @@ def _write_names(
 ) -> None:
     for index, name in enumerate(names):
         middle = cell * index + cell // 2
-        draw.text((left - 8, top + middle), name, fill=INK, font=font, anchor="rm")
+        draw.text((left - 12, top + middle), name, fill=INK, font=font, anchor="rm")
         if flat:
             draw.text((left + middle, top - 8), name, fill=INK, font=font, anchor="mb")
         else:
-            _write_upwards(picture, name, (left + middle - 9, top - 8), font, INK)
+            _write_upwards(picture, name, (left + middle - _height(font) // 2, top - 10), font, INK)
 
 
 def _write_upwards(
@@ -171,7 +187,7 @@ def _write_upwards(
     anchor_top: bool = False,
 ) -> None:
     """Writes text from bottom to top; `corner` is its lower left, with `anchor_top` its upper left."""
-    strip = Image.new("RGB", (_width(text, font) + 2, 18), PAPER)
+    strip = Image.new("RGB", (_width(text, font) + 2, _height(font)), PAPER)
     ImageDraw.Draw(strip).text((1, 1), text, fill=ink, font=font)
     turned = strip.transpose(Image.Transpose.ROTATE_90)
     x, y = corner
@@ -180,14 +196,14 @@ def _write_upwards(
 
 def _write_scale(picture: Image.Image, draw: ImageDraw.ImageDraw, x: int, y: int, font: Font) -> None:
     """The key to the colours: shares of a row."""
-    height = 120
+    height = 260
     ramp = torch.linspace(1, 0, height, dtype=torch.float64).square().unsqueeze(1)
-    picture.paste(_coloured(ramp).resize((14, height)), (x, y))
-    draw.rectangle((x - 1, y - 1, x + 14, y + height), outline=FAINT)
+    picture.paste(_coloured(ramp).resize((30, height)), (x, y))
+    draw.rectangle((x - 2, y - 2, x + 31, y + height + 1), outline=FAINT, width=2)
     for share in (0.0, 0.05, 0.25, 1.0):
         level = y + round((1 - math.sqrt(share)) * (height - 1))
-        draw.text((x + 20, level), f"{share:.0%}", fill=FAINT, font=font, anchor="lm")
-    draw.text((x, y + height + 8), "of the row", fill=FAINT, font=font)
+        draw.text((x + 42, level), f"{share:.0%}", fill=FAINT, font=font, anchor="lm")
+    draw.text((x, y + height + 12), "of the row", fill=FAINT, font=font)
 
 
 def _compact(count: int) -> str:
@@ -210,5 +226,11 @@ def _width(text: str, font: Font) -> int:
     return math.ceil(font.getlength(text))
 
 
+def _height(font: Font) -> int:
+    """From one line to the next."""
+    return math.ceil(1.25 * font.getbbox("Åg")[3])
+
+
+@functools.cache
 def _font(points: int) -> Font:
     return ImageFont.load_default(points)

@@ -11,8 +11,12 @@ from typing import Any
 
 from bigmodel.reporting.base import RunInfo
 
-_NOT_TOLD = ("model", "data", "data.path")
-"""Settings that the beginning of a name tells."""
+_NOT_TOLD = (
+    *("model", "data", "data.path"),  # the beginning of a name tells them
+    *("device", "logger", "find", "data.workers", "data.timeout", "data.on_device", "data.cache"),
+)
+_REPORTS = ("trainer.log_", "trainer.record_", "trainer.tensorboard", "trainer.histograms")
+"""Beginnings of settings that tell nothing of what is learnt; nor do those of `_NOT_TOLD`."""
 
 _MOST_BYTES = 120  # of a name that is a folder's; file systems allow 255
 _MOST_LETTERS = 32  # of a value
@@ -30,7 +34,7 @@ def described(config: Mapping[str, Any], changed: Mapping[str, str]) -> str:
         config: the whole configuration.
         changed: settings by key, as typed.
     """
-    told = {key: value for key, value in changed.items() if key not in _NOT_TOLD}
+    told = {k: v for k, v in changed.items() if k not in _NOT_TOLD and not k.startswith(_REPORTS)}
     short = Counter(key.rpartition(".")[2] for key in told)
     parts = [f"{_name(config, 'model')}-{_data(config)}"]
     for key, value in told.items():

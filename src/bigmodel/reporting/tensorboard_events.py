@@ -112,7 +112,7 @@ def text(tag: str, markdown: str) -> Any:
 def image(tag: str, picture: Pictures.Image) -> Any:
     """A picture for the Images page."""
     data = io.BytesIO()
-    picture.save(data, "PNG")
+    picture.save(data, "PNG", compress_level=1)  # a tenth larger, and twice as fast
     width, height = picture.size
     content = Summary.Image(
         width=width, height=height, colorspace=3, encoded_image_string=data.getvalue()
