@@ -30,7 +30,7 @@ _MOST_OUTPUTS = 1 << 25  # of all samples together
 
 def write_calibration(run: Run) -> None:
     """Writes the file of a run that is at its end; nothing without a validation set, or for next tokens.
-    Afterwards the model has the best weights.
+    The model is left with some of these weights.
 
     Raises:
         Stopped: the process was asked to stop.

@@ -175,7 +175,7 @@ def test_an_older_run_is_calibrated_on_its_data(
         (
             "classes",
             ("--interval", 0.9),
-            "predicts 3 classes, which have no intervals. For classes: --set.",
+            "predicts classes, which have no intervals. For classes: --set.",
         ),
         ("values", ("--set", 0.9), "which have no sets. For values: --interval."),
         ("values", ("--calibrated",), "which have no probabilities. For values: --interval."),

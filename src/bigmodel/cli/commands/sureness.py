@@ -9,7 +9,7 @@ from bigmodel.metrics import defined
 from bigmodel.metrics.calibration import Calibration
 from bigmodel.metrics.conformal import highest_level, least_samples
 from bigmodel.reporting.predictions import Sureness
-from bigmodel.spec import Classes, Flags, Values
+from bigmodel.spec import KINDS, Classes, Flags, Values
 from bigmodel.training.calibration import chosen_samples, read_calibration
 from bigmodel.training.outputs import model_outputs
 
@@ -82,7 +82,8 @@ class CalibrationSource:
             have = "no intervals" if name == "interval" else "no sets"
             advice = f"For labels: {options['calibrated']}."
         raise ConfigError(
-            f"{options[name]}: {self._loaded.name} predicts {target}, which have {have}. {advice}"
+            f"{options[name]}: {self._loaded.name} predicts {KINDS[type(target)]}, which have {have}."
+            f" {advice}"
         )
 
     def _check_level(self, option: str, level: float, samples: int) -> None:
