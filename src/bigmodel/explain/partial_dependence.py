@@ -39,7 +39,7 @@ def partial_dependence(subject: Subject, options: Options) -> tuple[Dependence, 
             places = columns.inputs(column).to(inputs.device)
             values = every[:, places]
             values = values[columns.known(column, values)]
-            if not len(values):
+            if not len(values) or (options.columns is not None and name not in options.columns):
                 continue
             grid = _grid(values, category=columns.categories[column])
             said = torch.stack([_said(subject, inputs, places, each, output) for each in grid])

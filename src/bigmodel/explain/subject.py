@@ -35,6 +35,7 @@ class Options:
         seed: of what is random.
         repeats: how often a column is shuffled.
         budget: how many rows go through the model at most, in all, when columns are shuffled.
+        columns: the names of those that are varied; None: all.
         patch: side of what is replaced at once, in pixels or steps; None chooses.
         most: samples that go through the model at once; None chooses.
     """
@@ -42,6 +43,7 @@ class Options:
     seed: int = 0
     repeats: int = 10
     budget: int = 3_000_000
+    columns: tuple[str, ...] | None = None
     patch: int | None = None
     most: int | None = None
 

@@ -61,7 +61,7 @@ EXPECTED = {
     "classes": ["Which class is taken for which", "Each class", "Ranking: ROC, precision and recall"],
     "flags": ["Each label", "Ranking: ROC, precision and recall", "Calibration"],
     "values": ["Residuals"],
-    "table": ["Residuals"],
+    "table": ["Residuals", "What it depends on"],
     "text": ["The texts that the model expected least", "Generated texts"],
     "pieces": ["The texts that the model expected least", "Generated texts"],
     "pairs": ["The texts that the model expected least", "Generated texts"],
@@ -133,6 +133,8 @@ def test_rows_are_shown_in_the_terms_of_the_table(bigmodel: Bigmodel, made: Run,
     assert bigmodel("report", made("table"), "--output", page, "--device", "cpu").status == 0
     texts = Parts(page.read_text()).texts
     assert {"city", "area", "built (month)"} <= set(texts)
+    assert "What rmse depends on" in texts
+    assert {"city", "area", "built"} <= set(texts)  # a bar for each column, not for each input
     assert {"Paris", "New York", "(missing)"} & set(texts)
     assert "On the test set of table" in texts
 
@@ -198,9 +200,11 @@ def test_pictures_alone(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
     said = bigmodel("report", run, "--png", folder, "--device", "cpu")
     assert said.status == 0, said.err
     names = {path.name for path in folder.iterdir()}
-    assert names == {
+    assert {name for name in names if not name.startswith("dependence-")} == {
         *("curve-loss.png", "confusion.png", "roc.png", "precision-recall.png", "calibration.png"),
+        "importances.png",
     }
+    assert len(names) == 6 + 4
     assert said.err.endswith(f"Wrote {len(names)} pictures to {folder}\n")
     again = bigmodel("report", made("classes"), "--png", folder, "--device", "cpu")
     assert again.status == 1

@@ -42,7 +42,7 @@ def drawings_of(
 def importance_bars(result: Importances) -> Drawing:
     """Permutation importances with their intervals."""
     title = f"What {result.figure} depends on"
-    label = f"how much worse {result.figure} is if the column is shuffled"
+    label = f"how much worse {result.figure} is when shuffled"
     low, high = _floats(result.low), _floats(result.high)
     return bars(title, result.names, _floats(result.drops), label, low, high)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from bigmodel.build.header import describe_loss
 from bigmodel.cli.commands.eval import EvalData, chosen_metrics
 from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.report_columns import column_blocks
 from bigmodel.cli.commands.report_sureness import sureness_blocks
 from bigmodel.cli.commands.report_texts import lens_sections, reasons_for_mistakes
 from bigmodel.data.base import SET_NAMES
@@ -83,6 +84,8 @@ def add_evaluation(
     report.sections += held_out.sections(outputs[known], targets[known], target)
     if data.path is not None or data.part != "val":  # which the calibration is from
         report.add("How sure it is", *sureness_blocks(loaded, outputs[known], targets[known]))
+    if known.all():
+        report.add("What it depends on", *column_blocks(loaded, data))
     mistakes = held_out.worst(outputs[known], targets[known], target, exhibits)
     placed = [replace(mistake, index=int(places[mistake.index])) for mistake in mistakes]
     report.add("The worst mistakes", *_mistakes(loaded, data, placed))

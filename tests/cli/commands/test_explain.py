@@ -1,0 +1,151 @@
+"""`bigmodel explain`: tables, pictures and recordings, to the terminal and into files."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bigmodel.explain.methods import _METHODS
+from bigmodel.explain.names import METHODS
+from tests.cli.commands.cli import Bigmodel
+from tests.cli.commands.conftest import Run
+
+CPU = ("--device", "cpu")
+
+
+def test_the_methods_that_help_lists_are_those_that_there_are(bigmodel: Bigmodel) -> None:
+    assert list(METHODS) == list(_METHODS)
+    said = " ".join(bigmodel("explain", "--help").out.split())
+    assert all(f"{name}: " in said for name in METHODS)
+
+
+def test_without_an_output_it_prints_what_the_model_depends_on(bigmodel: Bigmodel, made: Run) -> None:
+    said = bigmodel("explain", made("table"), "--repeats", 2, *CPU)
+    assert said.status == 0, said.err
+    lines = said.out.splitlines()
+    assert lines[3].split()[:2] == ["Figure", "rmse"]
+    assert lines[4].split() == ["column", "rmse", "is", "worse", "by", "from", "to"]
+    assert {line.split()[0] for line in lines[5:]} == {"city", "area", "built"}
+
+
+def test_attributions_of_rows_are_a_table(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    output = tmp_path / "why.csv"
+    said = bigmodel(
+        "explain", made("table"), "--data", made("table").parent / "t.csv", "--output", output, *CPU
+    )
+    assert said.status == 0, said.err
+    assert "Compared with the mean of each number and the most frequent of each category" in said.err
+    rows = list(csv.DictReader(output.read_text().splitlines()))
+    assert len(rows) == 120
+    assert list(rows[0]) == ["row", "explained", "score", "baseline", "city", "area", "built"]
+    for row in rows:
+        total = sum(float(row[name]) for name in ("city", "area", "built"))
+        difference = float(row["score"]) - float(row["baseline"])
+        assert total == pytest.approx(difference, rel=2e-3, abs=1e-4)
+    assert said.err.rstrip().endswith(str(output))
+
+
+def test_targets_are_not_needed_for_attributions_but_for_shuffling(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path
+) -> None:
+    new, output = tmp_path / "new.csv", tmp_path / "why.jsonl"
+    new.write_text("city,area,built\nRome,2.5,2024-03-11\n")
+    said = bigmodel("explain", made("table"), "--data", new, "--output", output, *CPU)
+    assert said.status == 0, said.err
+    assert json.loads(output.read_text())["explained"] == "price"
+    said = bigmodel("explain", made("table"), "--data", new, "--method", "permutation", *CPU)
+    assert said.status == 1
+    assert "there is no column 'price', which holds the answers" in said.err
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "permutation", "partial_dependence"])
+def test_json_holds_everything(bigmodel: Bigmodel, made: Run, tmp_path: Path, method: str) -> None:
+    output = tmp_path / "why.json"
+    words = ("--method", method, "--repeats", 2, "--output", output, *CPU)
+    assert bigmodel("explain", made("table"), *words).status == 0
+    found = json.loads(output.read_text())
+    assert found["method"] == method
+    if method == "integrated_gradients":
+        assert set(found["samples"][0]["attributions"]) == {"city", "area", "built"}
+        return
+    assert {each["column"] for each in found["columns"]} == {"city", "area", "built"}
+
+
+@pytest.mark.parametrize("name", ["photos", "sounds", "raw_sounds", "sequences", "images"])
+def test_samples_that_are_no_rows_are_drawn_each(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "why"
+    said = bigmodel("explain", made(name), "--output", folder, "--samples", 2, *CPU)
+    assert said.status == 0, said.err
+    drawn = sorted(folder.iterdir())
+    assert len(drawn) == 2
+    with Image.open(drawn[0]) as picture:
+        colours = np.asarray(picture.convert("RGB")).astype(int)
+    assert (colours[..., 0] > colours[..., 2] + 60).any()  # red
+    assert (colours[..., 2] > colours[..., 0] + 60).any()  # blue
+    arrays = tmp_path / "why.npz"
+    words = ("--method", "occlusion", "--samples", 2, "--output", arrays, *CPU)
+    assert bigmodel("explain", made(name), *words).status == 0
+    with np.load(arrays) as found:
+        assert len(found["attributions"]) == len(found["score"]) == len(found["explained"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "file"),
+    [("permutation", "why.png"), ("integrated_gradients", "why.png"), ("partial_dependence", "why")],
+)
+def test_columns_are_drawn(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path, method: str, file: str
+) -> None:
+    output = tmp_path / file
+    words = ("--method", method, "--repeats", 2, "--output", output, *CPU)
+    assert bigmodel("explain", made("table"), *words).status == 0
+    drawn = [output] if output.is_file() else sorted(output.iterdir())
+    assert [path.suffix for path in drawn] == [".png"] * len(drawn)
+    assert len(drawn) == (3 if file == "why" else 1)
+
+
+def test_columns_named_as_ours_keep_their_names(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    output = tmp_path / "why.csv"
+    assert bigmodel("explain", made("taken"), "--output", output, *CPU).status == 0
+    heads = output.read_text().splitlines()[0].split(",")
+    assert heads[:4] == ["row", "explained", "score", "baseline"]
+    assert {"index", "add", "label", "probabilities"} <= set(heads)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("photos", (), "explain draws images 3×8×8. Say where: --output FOLDER"),
+        ("photos", ("--output", "HERE/why.csv"), "attributions of images 3×8×8 are no table."),
+        ("table", ("--output", "HERE/why"), "names no type of file. Supported: .csv"),
+        ("table", ("--output", "HERE/why.doc"), "'.doc' is not a supported type of file"),
+        ("table", ("--method", "permutation", "--output", "HERE/why.npz"), "'.npz' is not a supported"),
+        ("classes", ("--class", "9"), "--class 9: the run knows no such class."),
+        ("photos", ("--method", "permutation"), "it is not for images 3×8×8 → 2 classes."),
+        ("table", ("--method", "shap"), "--method shap: no such method."),
+        ("table", ("--repeats", "0"), "--repeats: 0: must be a whole number, 1 or more"),
+    ],
+)
+def test_mistakes_are_one_message(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path, name: str, words: tuple[str, ...], told: str
+) -> None:
+    given = [word.replace("HERE", str(tmp_path)) for word in words]
+    said = bigmodel("explain", made(name), *given, *CPU)
+    assert said.status == 1
+    assert told in said.err
+    assert "Traceback" not in said.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_is_kept(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    output = tmp_path / "why.csv"
+    output.write_text("mine")
+    said = bigmodel("explain", made("table"), "--output", output, *CPU)
+    assert said.status == 1
+    assert "already exists. Add --force to replace it." in said.err
+    assert output.read_text() == "mine"
