@@ -317,6 +317,8 @@ def test_sets_and_calibrated_probabilities_from_python(made: Run) -> None:
     assert run.predict(list(inputs), prediction_set=0.9)[0] == dict(
         zip(("prediction", "set"), pairs[0], strict=True)
     )
+    sure = run.predict(inputs[:2], prediction_set=0.1)
+    assert [names for _, names in sure] == [[prediction] for prediction, _ in sure], "of one length"
     plain, calibrated = run.predict_proba(inputs), run.predict_proba(inputs, calibrated=True)
     assert plain.argmax(1).tolist() == calibrated.argmax(1).tolist()
     assert not np.allclose(plain, calibrated)

@@ -90,3 +90,10 @@ def test_what_is_likeliest_stays_so() -> None:
 
 def test_one_class_has_none_to_find() -> None:
     assert fit_temperatures(torch.zeros(4, 1), torch.zeros(4).long(), Classes(("a",), (4,))) == [1.0]
+
+
+def test_a_part_that_all_outputs_share_does_not_matter() -> None:
+    outputs, targets = drawn(500, 3, 2.0)
+    shifted = outputs.double() + 1e6 * torch.rand(500, 1).double()
+    found = fit_temperatures(shifted, targets, THREE)
+    assert found == pytest.approx(fit_temperatures(outputs, targets, THREE), rel=1e-5)

@@ -207,7 +207,8 @@ def _array(values: Any) -> Any:
     if not pa.types.is_list(values.type):
         return values.to_numpy(zero_copy_only=False)
     lists = np.empty(len(values), dtype=object)
-    lists[:] = values.to_pylist()
+    for place, names in enumerate(values.to_pylist()):  # NumPy would spread lists of one length
+        lists[place] = names
     return lists
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from bigmodel.spec import Classes, Target
 
 _LEAST, _MOST = 0.01, 100.0  # of inverse temperatures
-_FARTHEST = 1e4  # of outputs, some of which may be infinite
+_FARTHEST = 1e4  # below the largest output; some are infinite
 _ROUNDS = 60
 _EXACT = 1e-9
 
@@ -50,8 +50,8 @@ def scale(outputs: Tensor, temperatures: Sequence[float] | None) -> Tensor:
 def _fit(logits: Tensor, true: Tensor) -> float:
     """The temperature of softmax(logits / T). In 1/T the log loss is convex: Newton's method, within
     a bracket."""
-    logits = logits.double().clamp(-_FARTHEST, _FARTHEST)
-    logits = logits - logits.amax(1, keepdim=True)
+    logits = logits.double()
+    logits = (logits - logits.amax(1, keepdim=True)).clamp(min=-_FARTHEST)
     own = logits.gather(1, true[:, None])[:, 0]
     other = logits.scatter(1, true[:, None], -torch.inf).amax(1)
     wrong = 1 / (len(own) + 2)

@@ -124,11 +124,11 @@ def _name_lists(members: Tensor, outputs: Tensor, names: Sequence[str], unknown:
     """Lists of names, the likeliest first, (samples,); null where nothing is known."""
     import pyarrow as pa
 
-    order = outputs.argsort(1, descending=True)
-    places = order[members.gather(1, order)]
+    rows, places = members.nonzero(as_tuple=True)
+    falling = np.lexsort((-outputs[rows, places].numpy(), rows.numpy()))
     ends = members.sum(1).cumsum(0)
     offsets = pa.array(torch.cat([ends.new_zeros(1), ends]).int().numpy())
-    flat = pa.array(list(names), pa.string()).take(pa.array(places.numpy()))
+    flat = pa.array(list(names), pa.string()).take(pa.array(places.numpy()[falling]))
     return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(unknown))
 
 

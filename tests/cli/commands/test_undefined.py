@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -186,3 +187,22 @@ def test_a_single_row_that_overflows_is_left_empty(
     judged = bigmodel("eval", run, "--data", tmp_path / "new.npz", "--device", "cpu")
     assert judged.status == 1
     assert "nothing can be measured" in judged.err
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "added"),
+    [("classes", "--set", {"set"}), ("values", "--interval", {"lower", "upper"})],
+)
+def test_what_is_unknown_has_neither_interval_nor_set(
+    broken: Broken, bigmodel: Bigmodel, tmp_path: Path, name: str, option: str, added: set[str]
+) -> None:
+    inputs = np.concatenate([np.zeros((1, 5)), np.full((2, 5), 1e3)]).astype(np.float32)
+    np.savez(tmp_path / "new.npz", inputs=inputs)
+    output = tmp_path / "out.jsonl"
+    words = ("--input", tmp_path / "new.npz", "--output", output, "--device", "cpu")
+    assert bigmodel("predict", broken(name), *words, option, 0.5).status == 1
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    unknown = [row for row in rows if row["prediction"] is None]
+    assert unknown
+    assert added < set(rows[0])
+    assert all(row[column] is None for row in unknown for column in added)
