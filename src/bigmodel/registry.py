@@ -357,7 +357,7 @@ def _quoted(value: Any) -> str:
 
 def _is_tag(part: Any) -> bool:
     """Pydantic puts the branch of a union into an error's location, such as `list[int]`."""
-    types = {"int", "float", "str", "bool", "none", "constrained-int"}
+    types = {"int", "float", "str", "bool", "none", "constrained-int", "constrained-float"}
     return isinstance(part, str) and ("[" in part or part in types)
 
 

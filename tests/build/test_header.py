@@ -35,8 +35,8 @@ def test_a_loss_says_what_unit_it_is_in(target: Any, told: str) -> None:
 
 
 def test_a_decay_that_goes_by_the_data_is_told(tmp_path: Path) -> None:
-    """Of 64 rows, and 1,000 steps at least."""
-    settings = {"optimizer.lr": 0.01}
+    """Of 64 rows, in 1,000 steps."""
+    settings = {"optimizer.lr": 0.01, "trainer.max_steps": 1000}
     assert "weight decay 2," in dict(built(tmp_path, settings)[0].info.rows)["Optimizer"]
     pictures = settings | {"data.input": "image", "data.shape": [1, 4, 4]}
     run = built(tmp_path, pictures)[0]

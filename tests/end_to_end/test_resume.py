@@ -1,5 +1,6 @@
 """A run that was stopped and resumed equals one that never stopped."""
 
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,19 @@ def test_a_longer_run_tells_its_rates_and_a_shorter_one_how_far_it_is(command: C
     assert "trainer.epochs=2: the run is already past 2 epochs: it has done 4." in fewer.err
     assert (first.folder / "metrics.jsonl").read_text() == records  # type: ignore[operator]
     assert command(f"resume={first.folder}").status == 0, "nothing has changed for it"
+
+
+def test_what_a_run_says_that_was_still_improving_can_be_typed(command: Command) -> None:
+    first = command("trainer.epochs=3", "optimizer.lr=0.0002", "hydra.run.dir=my run")
+    line = next(line for line in first.out.splitlines() if line.startswith("More: "))
+    assert line.startswith("More: val/accuracy was still improving at the end. To train longer: ")
+    words = shlex.split(line.partition("bigmodel-train ")[2])
+    assert words == ["resume=my run", "trainer.epochs=6"]
+    before = first.summary()
+    longer = command(*words)
+    assert longer.status == 0, longer.err
+    assert (before["longer"], longer.summary()["epochs"]) == (words[1], 6)
+    assert longer.summary()["best"]["val/accuracy"] > before["best"]["val/accuracy"]
 
 
 def test_what_may_not_change_is_refused(command: Command) -> None:

@@ -460,6 +460,8 @@ def test_adamw_s_decay_goes_by_the_rows_of_a_table_and_the_length_of_the_run() -
     assert decay(1000, 300) == pytest.approx(20 / 2)
     assert decay(4000, 300) == pytest.approx(20 / 8), "as many spans in a longer run"
     assert decay(10, 300) == decay(1000, 300), "no more in a shorter one"
+    slow = optimizers.parse({"name": "adamw", "lr": 1e-5})
+    assert slow.decided(1000, 300).weight_decay == 10, "nor at a lower rate: it would bound the weights"
     assert decay(1000, 1200) == pytest.approx(20 / 2 / 3), "more rows need less"
     assert decay(90_000, 1_000_000) == decay(1000, None) == decay() == 0.01
     given = optimizers.parse({"name": "adamw", "weight_decay": 0.3})

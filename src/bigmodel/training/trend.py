@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
 
 from bigmodel.training.run import Run
 
-WINDOW, LAST = 0.25, 0.1
-"""Shares of a run: over which its trend is measured, and within which its best evaluation must lie."""
-FEWEST = 3
-LEAST_FALL, LEAST_T = 0.05, 3.0
-"""What counts as a fall: 5 % of what the loss had fallen before, and three standard errors. Where the
-learning rate has fallen to nothing, the loss has mostly stopped at less than that."""
+LAST = 0.1
+"""The share of a run within which its best evaluation must lie."""
+PARTS, FEWEST, LEAST_FALL = 8, 3, 0.2
+"""A run's evaluations are cut into so many parts, and in their second half this share of the whole fall
+has to come. A run that has converged, or only becomes calmer as its learning rate falls, has less."""
 
 
 def longer(run: Run) -> str:
@@ -31,16 +32,13 @@ def longer(run: Run) -> str:
 
 
 def falling(losses: Sequence[float]) -> bool:
-    """Whether validation losses, one for each evaluation, fall up to the last: by the straight line of
-    least squares through the last quarter of them."""
-    count = max(FEWEST, math.ceil(WINDOW * len(losses)))
-    window = losses[-count:]
+    """Whether validation losses, one for each evaluation, still fall to the last: the means of parts of
+    them do, from one to the next, and by enough."""
     if len(losses) < FEWEST or not all(map(math.isfinite, losses)):
         return False
-    middle, mean = (count - 1) / 2, sum(window) / count
-    spread = sum((x - middle) ** 2 for x in range(count))
-    slope = sum((x - middle) * (y - mean) for x, y in enumerate(window)) / spread
-    residuals = sum((y - mean - slope * (x - middle)) ** 2 for x, y in enumerate(window))
-    error = math.sqrt(residuals / (count - 2) / spread)
-    fall = -slope * (count - 1)
-    return fall >= LEAST_FALL * (max(losses) - min(losses)) and fall > 0 and -slope > LEAST_T * error
+    count = min(PARTS, len(losses))
+    cuts = [round(place * len(losses) / count) for place in range(count + 1)]
+    means = [fmean(losses[start:end]) for start, end in pairwise(cuts)]
+    late = means[(count - 1) // 2 :] if count > FEWEST + 1 else means
+    falls = all(after < before for before, after in pairwise(late))
+    return falls and late[0] - late[-1] >= LEAST_FALL * (max(means) - min(means))

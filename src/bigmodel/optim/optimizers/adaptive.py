@@ -44,16 +44,16 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 USUAL_DECAY = 0.01
-_SPANS, _ROWS, _SHORTEST = 20.0, 400, 1000
-"""On a table of up to so many rows, weights are remembered for a twentieth of a run of so many steps or
-more; for longer where there are more rows."""
+_MOST_DECAY, _SPANS, _ROWS = 10.0, 20.0, 400
+"""On a table of up to so many rows, weights are remembered for a twentieth of the run, if that takes no
+more than this decay, which bounds them to some 1 / decay; for longer where there are more rows."""
 
 
 class AdamWConfig(AdamConfig):
     weight_decay: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(  # type: ignore[assignment]
         "auto",
         description="pull to 0; spares biases, norms, embeddings; auto: 0.01, and for tables 20 / (lr ×"
-        " steps) if that is more, less in proportion over 400 rows",
+        " steps), at most 10, if that is more; less in proportion over 400 rows",
     )
 
     def decided(self, steps: int = 0, rows: int | None = None) -> AdamWConfig:
@@ -71,8 +71,8 @@ class AdamWConfig(AdamConfig):
             return self
         decay = USUAL_DECAY
         if rows is not None:
-            spans = _SPANS * min(1.0, _ROWS / max(rows, 1))
-            decay = max(decay, spans / (self.lr * max(steps, _SHORTEST)))
+            strong = min(_MOST_DECAY, _SPANS / (self.lr * max(steps, 1)))
+            decay = max(decay, strong * min(1.0, _ROWS / max(rows, 1)))
         return self.model_copy(update={"weight_decay": decay})
 
 
