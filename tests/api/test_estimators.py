@@ -87,6 +87,20 @@ def test_labels_come_back_as_they_were(labels: list[Any]) -> None:
     assert fitted.score(X, y) > 0.9
 
 
+def test_a_threshold_that_was_found_decides() -> None:
+    X = np.linspace(-3, 3, 200)[:, None]  # noqa: N806
+    y = np.where(np.random.default_rng(0).random(200) < 0.5 / (1 + np.exp(-X[:, 0])), "rare", "common")
+    fitted = Classifier([*FAST, "threshold=f1"]).fit(X, y)
+    shares, chosen = fitted.predict_proba(X)[:, 1], fitted.predict(X)
+    least = fitted.run_.predict({"x0": X[:, 0]})["prediction"]
+    assert chosen.tolist() == [["common", "rare"][int(label)] for label in least]
+    assert len(set(chosen)) == 2  # or there is nothing to see
+    assert shares[chosen == "rare"].min() > shares[chosen == "common"].max()
+    assert not np.array_equal(chosen, fitted.classes_[fitted.predict_proba(X).argmax(1)])
+    again = pickle.loads(pickle.dumps(fitted))
+    assert again.predict(X).tolist() == chosen.tolist()
+
+
 def test_runs_are_kept_where_asked(tmp_path: Path) -> None:
     fitted = Classifier(SHORT, output_dir=str(tmp_path)).fit(*IRIS)
     assert fitted.run_.folder.is_relative_to(tmp_path)

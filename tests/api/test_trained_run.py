@@ -276,6 +276,15 @@ def test_what_is_no_table_is_refused(made: Run, data: Any, told: str) -> None:
         opened(made("table")).predict(data)
 
 
+def test_it_shows_itself_in_a_notebook(made: Run) -> None:
+    shown = opened(made("classes"))._repr_html_()
+    assert "<b>fnn on synthetic</b>" in shown
+    assert "<th>val/accuracy</th>" in shown
+    odd = opened(made("classes"))
+    odd.folder = Path("<script>")
+    assert "<script>" not in odd._repr_html_()
+
+
 def test_wrong_choices_are_refused(made: Run) -> None:
     with pytest.raises(ConfigError, match="weights='middle'"):
         bm.load(made("classes"), weights="middle")

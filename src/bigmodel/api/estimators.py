@@ -21,7 +21,7 @@ from bigmodel.api.new_data import GivenData, to_arrow
 from bigmodel.api.trained_run import TrainedRun, load
 from bigmodel.api.training import train
 from bigmodel.config import GROUPS
-from bigmodel.errors import hydra_value
+from bigmodel.errors import UndefinedError, hydra_value
 from bigmodel.reporting.predictions import unused_name
 
 _BATCH, _STEPS, _LEAST, _MOST = 32, 1000, 5, 200
@@ -181,9 +181,18 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         return np.stack(columns, axis=1).astype(np.float64)
 
     def predict(self, X: Any) -> Any:  # noqa: N803
-        """The likeliest label of each row, (rows,)."""
-        shares = self.predict_proba(X)
-        return self.classes_[shares.argmax(1)]
+        """The label of each row, (rows,): the likeliest, or of two by the `threshold` that was found.
+
+        Raises:
+            UndefinedError: the model gives NaN or infinity for a row.
+        """
+        check_is_fitted(self)
+        found = self.run_.predict(self._table(X, reset=False)).column("prediction")
+        if found.null_count:
+            raise UndefinedError(
+                f"{found.null_count:,} rows have no label: the model gives NaN for them."
+            )
+        return self.classes_[found.to_numpy().astype(np.int64)]
 
 
 class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,23 @@ class TrainedRun:
 
     def __repr__(self) -> str:
         return f"<TrainedRun {self._loaded.name}, weights of step {self.step:,}: {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        """The run in a notebook: where it is, and the figures of its weights."""
+        from bigmodel.reporting.formatting import figure, figures_of
+        from bigmodel.reporting.html_text import html_text
+        from bigmodel.reporting.summary import read_summary
+
+        rows = [("weights", f"of step {self.step:,}"), ("folder", str(self.folder))]
+        with suppress(BigModelError):
+            summary = read_summary(self.folder)
+            best, final = ({}, {}) if summary is None else (summary.best, summary.final)
+            record = best if best.get("step") == self.step else final
+            if summary is not None and record.get("step") == self.step:
+                figures = figures_of(record) | (summary.test if record is best else {})
+                rows += [(name, figure(value)) for name, value in figures.items() if "/" in name]
+        cells = "".join(f"<tr><th>{html_text(k)}</th><td>{html_text(v)}</td></tr>" for k, v in rows)
+        return f"<b>{html_text(self._loaded.name)}</b><table>{cells}</table>"
 
     @property
     def model(self) -> nn.Module:

@@ -1,4 +1,5 @@
-"""The console: a header, a live bar and log lines for a person at a terminal; plain lines elsewhere."""
+"""The console: a header, a live bar and log lines for a person at a terminal; plain lines elsewhere,
+and in a notebook a bar below them."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from bigmodel.reporting import formatting
 from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Summary
+from bigmodel.reporting.notebook_bar import NotebookBar, is_notebook
 from bigmodel.reporting.progress_bar import Bar
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.runtime import progress_messages
@@ -63,7 +65,7 @@ class Console(Sink):
         self._rich = rich_console(self._stream, width=width, recording=recording) if shown else None
         self._folder, self._resume = folder, resume
         self._log: TextIO | None = None
-        self._live: Live | None = None
+        self._live: Live | NotebookBar | None = None
         self._bar: Bar | None = None
         self._info: RunInfo | None = None
         self._best: Record = {}
@@ -86,10 +88,16 @@ class Console(Sink):
                     self._bar, console=self._rich, refresh_per_second=REFRESH, transient=True
                 )
                 self._live.start()
+        elif is_notebook(self._stream):
+            self._bar = Bar(info)
+            self._live = NotebookBar(self._bar)
+            self._live.start()
 
     def progress(self, progress: ProgressReport) -> None:
         if self._bar is not None:
             self._bar.update(progress)
+        if isinstance(self._live, NotebookBar):
+            self._live.refresh()
         if self._info is not None and time.monotonic() - self._last_line_at >= PROGRESS_LINE_SECONDS:
             self._write([formatting.progress_line(progress, self._info)])
 
