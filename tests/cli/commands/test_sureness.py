@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from bigmodel.cli.commands.loaded_run import load_run
+from bigmodel.spec import Values
 from bigmodel.training.calibration import NAME, read_calibration
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
+from tests.cli.commands.test_undefined import FILES, TEXTS
 from tests.small_runs import built
 
 Predict = Callable[..., list[dict[str, Any]]]
@@ -230,3 +232,21 @@ def test_data_that_is_gone_or_other_is_told(made: Run, bigmodel: Bigmodel, tmp_p
     assert gone.status == 1
     assert "has no calibration for its weights of step" in gone.err
     assert "t.csv" in gone.err
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in TEXTS])
+def test_every_kind_of_data_has_it(made: Run, bigmodel: Bigmodel, tmp_path: Path, name: str) -> None:
+    folder, output = made(name), tmp_path / "out.jsonl"
+    loaded = load_run(str(folder), "best", "cpu", [], print)
+    values = isinstance(loaded.preprocessing.spec.target, Values)
+    options = ("--interval", 0.5) if values else ("--set", 0.5, "--calibrated", "--probabilities")
+    words = ("--input", folder.parent / FILES[name], "--output", output, "--device", "cpu")
+    result = bigmodel("predict", folder, *words, *options)
+    assert result.status == 0, result.err
+    for row in map(json.loads, output.read_text().splitlines()):
+        if values:
+            assert row["lower"] < row["prediction"] < row["upper"]
+        else:
+            assert row["prediction"] in row["set"]
+            shares = [share for key, share in row.items() if key.startswith("probability of ")]
+            assert row["probability"] == max(shares)
