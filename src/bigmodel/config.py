@@ -64,7 +64,7 @@ class RunConfig:
 
     Attributes:
         values: plain ones for reports, without secrets.
-        changed: the settings that were typed for it, as text by key; see `RunInfo`.
+        changed, in_sweep: the settings that were typed for it, as text by key; see `RunInfo`.
         finds_rate: whether `optimizer.lr=auto`; then `optimizer` has its default rate.
     """
 
@@ -80,6 +80,7 @@ class RunConfig:
     metrics: tuple[EntryConfig, ...] = ()
     finds_rate: bool = False
     changed: Mapping[str, str] = field(default_factory=dict)
+    in_sweep: bool = False
 
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer", "sweep")

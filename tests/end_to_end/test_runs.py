@@ -183,8 +183,10 @@ def test_tensorboard_knows_a_run_by_what_was_changed(command: Command, tmp_path:
 
 
 def test_tensorboard_knows_a_sweep_s_jobs_by_what_is_their_own(command: Command, tmp_path: Path) -> None:
-    result = command("-m", *SHORT, "trainer.epochs=1", "model=fnn,transformer", "seed=0,1")
+    once = (*SHORT, "trainer.epochs=1", "seed=0,1")
+    result = command("-m", *once, "model=fnn,transformer", "hydra.sweep.dir=a")
     assert result.status == 0, result.err
-    assert shown_names(tmp_path) == [
-        f"{m}-iris,seed={s}" for m in ("fnn", "transformer") for s in (0, 1)
-    ]
+    own = [f"{model}-iris,seed={seed}" for model in ("fnn", "transformer") for seed in (0, 1)]
+    assert shown_names(tmp_path / "a") == own
+    assert command("-m", *once, "run.name=again", "hydra.sweep.dir=b").status == 0
+    assert shown_names(tmp_path / "b") == ["again,seed=0", "again,seed=1"]

@@ -38,7 +38,9 @@ def test_model_data_and_what_was_changed(changed: dict[str, str], data: Any, nam
 
 
 def test_its_user_s_name_comes_first() -> None:
-    assert run_name(facts.info(Path("run"), labels=Labels(name="a/b"), changed={"seed": "3"})) == "a/b"
+    known = {"labels": Labels(name="a/b"), "changed": {"seed": "3"}}
+    assert run_name(facts.info(Path("run"), **known)) == "a/b"
+    assert run_name(facts.info(Path("run"), in_sweep=True, **known)) == "a/b,seed=3"
 
 
 @pytest.mark.parametrize(

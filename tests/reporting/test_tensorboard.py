@@ -213,7 +213,7 @@ def test_what_was_changed_keeps_its_name() -> None:
 
 
 def test_how_a_sweep_is_run_is_no_hyperparameter_but_a_fold_is() -> None:
-    config = {"sweep": {"jobs": 2, "zip": []}, "data": {"val_fold": 3}}
+    config = {"sweep": {"jobs": 2, "zip": []}, "run": {"name": "x", "tags": []}, "data": {"val_fold": 3}}
     assert hyperparameters(config, {"data.val_fold": "3"}) == {"data.val_fold": 3}
 
 

@@ -76,6 +76,7 @@ def run_info(
         labels=config.top.run,
         evaluate_every=plan.evaluate_every,
         changed=config.changed,
+        in_sweep=config.in_sweep,
     )
 
 

@@ -145,7 +145,7 @@ def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
     from bigmodel.build.new_run import build_run
     from bigmodel.config import parse, to_plain, to_shown
 
-    typed = replace(parse(to_plain(config), to_shown(config)), changed=_changed())
+    typed = replace(parse(to_plain(config), to_shown(config)), **_changed())
     check_new(typed)
     return build_run(typed, folder, **how)
 
@@ -153,8 +153,8 @@ def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
 _NOT_CHANGES = (*PER_INVOCATION, "hydra", "run", "output_dir", "plugins")
 
 
-def _changed(before: Sequence[str] = ()) -> dict[str, str]:
-    """The settings of this run that were typed, or that its sweep has chosen.
+def _changed(before: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings of this run that were typed, or that its sweep has chosen; see `RunConfig`.
 
     Args:
         before: the words with which a resumed run was started.
@@ -165,7 +165,8 @@ def _changed(before: Sequence[str] = ()) -> dict[str, str]:
     if chosen is None:
         now = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
         chosen = [*before, *now]
-    return {k: v for k, v in settings(chosen).items() if re.split(r"[./]", k)[0] not in _NOT_CHANGES}
+    own = {k: v for k, v in settings(chosen).items() if re.split(r"[./]", k)[0] not in _NOT_CHANGES}
+    return {"changed": own, "in_sweep": invocation.current.chosen is not None}
 
 
 def check_new(config: RunConfig) -> None:
@@ -191,7 +192,7 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
 
     check_plugins(resumed, config)
     before = typed_words(folder)
-    typed = replace(parse(to_plain(config), to_shown(config)), changed=_changed(before))
+    typed = replace(parse(to_plain(config), to_shown(config)), **_changed(before))
     ranks = how.get("ranks", ALONE)
     if not ranks.from_first(has_checkpoint(folder)):
         check_may_restart(folder)

@@ -57,6 +57,7 @@ class RunInfo:
         evaluate_every: optimizer steps between evaluations.
         changed: the settings that were typed for it, by key; of a sweep's job, those that it has of its
             own.
+        in_sweep: whether it is such a job.
     """
 
     title: str
@@ -73,6 +74,7 @@ class RunInfo:
     last_recorded_step: int = 0
     labels: Labels = field(default_factory=Labels)
     changed: Mapping[str, str] = field(default_factory=dict)
+    in_sweep: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ _MOST_LETTERS = 32  # of a value
 
 
 def run_name(info: RunInfo) -> str:
-    """`run.name`, if it is set; otherwise such as `cnn-digits,lr=0.1,seed=3`."""
-    return info.labels.name or described(info.config, info.changed)
+    """Such as `cnn-digits,lr=0.1,seed=3`; or `run.name`, of a sweep's jobs with what is their own."""
+    if info.labels.name is not None:
+        return ",".join([info.labels.name, *(_changes(info.changed) if info.in_sweep else ())])
+    return described(info.config, info.changed)
 
 
 def described(config: Mapping[str, Any], changed: Mapping[str, str]) -> str:
@@ -34,13 +36,15 @@ def described(config: Mapping[str, Any], changed: Mapping[str, str]) -> str:
         config: the whole configuration.
         changed: settings by key, as typed.
     """
+    return ",".join([f"{_name(config, 'model')}-{_data(config)}", *_changes(changed)])
+
+
+def _changes(changed: Mapping[str, str]) -> Iterator[str]:
     told = {k: v for k, v in changed.items() if k not in _NOT_TOLD and not k.startswith(_REPORTS)}
     short = Counter(key.rpartition(".")[2] for key in told)
-    parts = [f"{_name(config, 'model')}-{_data(config)}"]
     for key, value in told.items():
         last = key.rpartition(".")[2]
-        parts.append(f"{last if short[last] == 1 else key}={_plain(value)[:_MOST_LETTERS]}")
-    return ",".join(parts)
+        yield f"{last if short[last] == 1 else key}={_plain(value)[:_MOST_LETTERS]}"
 
 
 def folder_name(name: str) -> str:

@@ -38,7 +38,7 @@ PICTURES_EVERY = 60.0
 evaluation is always drawn."""
 
 _NOT_HYPERPARAMETERS = (
-    *("output_dir", "resume", "plugins", "profile", "logger", "run.", "sweep.", "find"),
+    *("output_dir", "resume", "plugins", "profile", "logger", "run", "sweep.", "find"),
     *("trainer.log_every", "trainer.record_every", "trainer.tensorboard", "trainer.histograms"),
     *("trainer.checkpoint", "data.cache"),
 )
