@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from bigmodel.cli.commands.report_run import _what_was_run
+from bigmodel.cli.commands.run_files import RunFiles
+from bigmodel.reporting.report.content import Facts
 from tests.end_to_end.conftest import Command
 from tests.end_to_end.test_resume import StoppedError, final_state, stop_after
 
@@ -111,6 +114,10 @@ def test_a_found_rate_outlives_other_changes_and_a_typed_one_replaces_it(command
     changed = command(f"resume={first.folder}", *more, "optimizer.weight_decay=0.1")
     assert changed.status == 0, changed.err
     assert changed.records()[-1]["lr"] == found
+    assert changed.folder is not None
+    (facts, *_) = _what_was_run(RunFiles.read(changed.folder), None)
+    assert isinstance(facts, Facts)
+    assert ("Found by trying", f"optimizer.lr={found:g}") in facts.rows
     more = ("resume_changed=true", "trainer.epochs=5")
     typed = command(f"resume={first.folder}", *more, "optimizer.lr=0.125")
     assert typed.records()[-1]["lr"] == 0.125

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bigmodel.errors import BigModelError, ConfigError
+from bigmodel.errors import BigModelError, ConfigError, NonFiniteError
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.reporting.base import Record
 from bigmodel.runtime.signals import Stopped
@@ -210,12 +210,21 @@ def test_a_run_whose_loss_does_not_fall_trains_with_the_default(
 
 def test_it_ends_where_the_loss_is_no_number(tmp_path: Path, monkeypatch: Any) -> None:
     run, _ = built(tmp_path)
-    numbers = iter([*[2.0] * 20, *[1.0] * 20, math.nan])
+    numbers = iter([*[2.0] * 20, math.nan, *[1.0] * 19, *[math.nan] * 3])
     monkeypatch.setattr(finder, "_loss_of_step", lambda *_: next(numbers))
     test = range_test(run)
     assert test.diverged
-    assert len(test.rates) == 39
-    assert all(map(math.isfinite, test.losses))
+    assert test.losses == [2.0] * 19 + [1.0] * 19  # one bad batch does not end it
+    assert test.rates == pytest.approx(RATES[:19] + RATES[20:39])
+
+
+def test_a_loss_that_is_no_number_from_the_start_is_not_the_rate_s_fault(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    run, _ = built(tmp_path)
+    monkeypatch.setattr(finder, "_loss_of_step", lambda *_: math.nan)
+    with pytest.raises(NonFiniteError, match="at a learning rate of 1e-06: the data or the loss"):
+        range_test(run)
 
 
 def test_too_little_memory_halves_what_goes_through_at_once(tmp_path: Path, monkeypatch: Any) -> None:

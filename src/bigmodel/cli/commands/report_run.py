@@ -102,6 +102,7 @@ def _what_was_run(files: RunFiles, loaded: LoadedRun | None) -> list[Block]:
     if summary is not None:
         rows += label_rows(summary.run)
         rows.append(("Outcome", outcome(summary)))
+        rows += [("Found by trying", f"{key}={value:g}") for key, value in summary.found.items()]
     if loaded is not None:
         rows.append(("Weights", f"of step {loaded.step:,}"))
     if files.resumed:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bigmodel.data.base import Batch
 from bigmodel.engine.base import Engine
-from bigmodel.errors import ConfigError, counted
+from bigmodel.errors import ConfigError, NonFiniteError, counted
 from bigmodel.runtime.progress_messages import report_progress
 from bigmodel.training.finders.kept_state import state_kept
 from bigmodel.training.recovery import use_less_memory
@@ -30,8 +30,8 @@ _DIVERGED = 0.5
 """Losses that have risen above the first ones by this share of them, or of what was gained before, end
 the test."""
 
-_FEW = 5
-"""Losses that make up the first ones, and the last ones."""
+_FEW, _ROW = 5, 3
+"""Losses that make up the first ones, and the last ones; and how many in a row have to be NaN."""
 
 _FELL = 0.02
 """The share of its first value by which the loss has to fall for a rate to be suggested."""
@@ -80,6 +80,7 @@ def range_test(run: Run) -> RangeTest:
     Raises:
         ConfigError: the optimizer has no learning rate that `optimizer.lr` sets.
         DeviceError: memory ran out, and no less can be used.
+        NonFiniteError: the loss is NaN or infinite at the lowest rates already.
         Stopped: the process was asked to stop.
     """
     rates = _rates()
@@ -90,12 +91,18 @@ def range_test(run: Run) -> RangeTest:
         for rate in rates:
             groups.set(rate)
             losses.append(_loss_of_step(run, next(batches)))
-            if not math.isfinite(losses[-1]) or has_diverged(losses):
+            if has_diverged(losses):
                 break
     diverged = len(losses) < len(rates)
-    finite = losses[: next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)]
     # A loss is that of the weights before its step: it belongs to the rate of the step before.
-    used, after = rates[: max(1, len(finite) - 1)], finite[1:] or finite
+    pairs = [(rate, loss) for rate, loss in zip(rates, losses[1:], strict=False) if math.isfinite(loss)]
+    if len(pairs) < 2:
+        raise NonFiniteError(
+            f"The loss is NaN or infinite from the first steps on, at a learning rate of {LOWEST:g}: the"
+            " data or the loss is at fault, and not the rate.",
+            1,
+        )
+    used, after = map(list, zip(*pairs, strict=True))
     smoothed = smooth(used, after)
     return run.ranks.from_first(RangeTest(used, after, smoothed, suggest(used, smoothed), diverged))
 
@@ -160,7 +167,11 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float | None:
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
-    """Whether the last few losses are far above the first ones, which weights at the start have."""
+    """Whether the last few losses are far above the first ones, which weights at the start have, or not
+    finite. A single one may be a bad batch, which a run can skip."""
+    if len(losses) >= _ROW and not any(map(math.isfinite, losses[-_ROW:])):
+        return True
+    losses = [loss for loss in losses if math.isfinite(loss)]
     return len(losses) >= 3 * _FEW and float(np.median(losses[-_FEW:])) > _limit(losses)
 
 
