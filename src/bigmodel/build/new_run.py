@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,10 +39,10 @@ from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metr
 from bigmodel.metrics.threshold import is_yes_no
 from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
+from bigmodel.optim.optimizers import own_options
 from bigmodel.optim.optimizers.adaptive import AdamWConfig
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.redaction import PER_INVOCATION
-from bigmodel.registry import EntryConfig
 from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
@@ -99,7 +100,7 @@ def build_run(
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
-    config = _with_decay(config, dataset, plan)
+    typed, config = config, _with_decay(config, dataset, plan)
     with closing((val or train).epoch(0)) as batches:
         first = next(batches)
     sample = first.inputs[:1]
@@ -158,7 +159,7 @@ def build_run(
         throughput=throughput,
         profiled=config.top.profile and ranks.is_first,
         ranks=ranks,
-        rates_at=partial(_rates_at, config.optimizer, step.model),
+        options_at=partial(_options_at, typed, dataset, plan, step.model),
         finds_rate=config.finds_rate,
         write_summary=write_summary if ranks.is_first else _write_nothing,
     )
@@ -226,7 +227,7 @@ def _text_sampler(
 
 
 def _with_decay(config: RunConfig, dataset: Dataset, plan: Plan) -> RunConfig:
-    """The same with a number for `optimizer.weight_decay=auto`. It goes by the table where the rate is
+    """The same with a number for `optimizer.weight_decay=auto`. It goes by the table once the rate is
     known, and not by a few batches, such as those that `debug=overfit` learns by heart."""
     if not isinstance(config.optimizer, AdamWConfig):
         return config
@@ -257,10 +258,13 @@ def _step(
     )
 
 
-def _rates_at(config: EntryConfig, model: nn.Module, rate: float) -> list[float]:
-    """See `Run.rates_at`. Only the optimizer itself knows what it makes of its options."""
-    optimizer = registry.optimizers.build(config.model_copy(update={"lr": rate}), model)
-    return [float(group["lr"]) for group in optimizer.param_groups]
+def _options_at(
+    typed: RunConfig, dataset: Dataset, plan: Plan, model: nn.Module, rate: float
+) -> list[dict[str, Any]]:
+    """See `Run.options_at`. Only the optimizer itself knows what it makes of its options."""
+    optimizer = typed.optimizer.model_copy(update={"lr": rate})
+    config = _with_decay(replace(typed, optimizer=optimizer, finds_rate=False), dataset, plan)
+    return own_options(registry.optimizers.build(config.optimizer, model))
 
 
 def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State, ranks: Ranks) -> Engine:

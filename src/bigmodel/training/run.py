@@ -47,7 +47,8 @@ class Run:
         text_sampler: None unless the model can write texts.
         profiled: whether a few steps are profiled.
         ranks: the processes that train together.
-        rates_at: the learning rates of the optimizer's groups for a value of `optimizer.lr`.
+        options_at: the options of the optimizer's groups for a value of `optimizer.lr`: the rate itself,
+            and what follows from it.
         finds_rate: whether that value is found at the start of the run.
         write_summary: writes it into the run's folder.
     """
@@ -83,7 +84,7 @@ class Run:
     throughput: Throughput = field(default_factory=Throughput)
     profiled: bool = False
     ranks: Ranks = ALONE
-    rates_at: Callable[[float], list[float]] = lambda rate: [rate]
+    options_at: Callable[[float], list[dict[str, Any]]] = lambda rate: [{"lr": rate}]
     finds_rate: bool = False
     write_summary: Callable[[Summary, Path], None] = write_summary
     watch: Stopwatch = field(default_factory=Stopwatch)

@@ -95,7 +95,7 @@ def test_the_run_equals_one_with_that_rate(tmp_path: Path, settings: dict[str, A
     found = fit(auto).found["optimizer.lr"]
     typed, wanted = built(tmp_path / "typed", common | {"optimizer.lr": found})
     fit(typed)
-    assert any(message.startswith(f"optimizer.lr=auto: {found:g}, by") for message in told.messages)
+    assert any(message.startswith(f"optimizer.lr=auto: {found:g}, ") for message in told.messages)
     assert [figures(record) for record in told.records] == [figures(r) for r in wanted.records]
     assert auto.state.progress.learning_rate == found
 
@@ -148,6 +148,16 @@ def test_a_group_with_a_rate_of_its_own_keeps_it(tmp_path: Path) -> None:
     fit(run)
     rates = {group["initial_lr"] for group in run.state.optimizer.param_groups}
     assert rates == {run.state.progress.learning_rate, 0.002}
+
+
+def test_the_decay_of_a_table_goes_by_the_rate_that_was_found(tmp_path: Path) -> None:
+    run, told = built(tmp_path, {"optimizer.lr": "auto"})
+    found = fit(run).found["optimizer.lr"]
+    typed, _ = built(tmp_path / "typed", {"optimizer.lr": found})
+    decays = [group["weight_decay"] for group in run.state.optimizer.param_groups]
+    assert decays == [group["weight_decay"] for group in typed.state.optimizer.param_groups]
+    assert decays[0] > 0.01
+    assert any(f"{found:g}, weight decay {decays[0]:.3g}, by" in message for message in told.messages)
 
 
 def curve(loss: Callable[[float], float]) -> list[float]:
@@ -261,7 +271,7 @@ def test_a_request_to_stop_ends_it_and_leaves_the_run_as_it_was(
 
 def test_an_optimizer_that_ignores_the_rate_is_refused(tmp_path: Path) -> None:
     run, _ = built(tmp_path)
-    object.__setattr__(run, "rates_at", lambda _: [0.1])
+    object.__setattr__(run, "options_at", lambda _: [{"lr": 0.1}])
     with pytest.raises(
         ConfigError, match="optimizer=adamw has no learning rate that this setting changes"
     ):

@@ -125,17 +125,25 @@ def choose_rate(run: Run) -> None:
         )
         return
     progress.learning_rate = test.rate
+    before = _decay(run)
     use_rate(run, test.rate)
-    run.sinks.message(f"{key}: {test.rate:g}, by a range test ({test}).")
+    decay = f", weight decay {_decay(run):.3g}" if _decay(run) != before else ""
+    run.sinks.message(f"{key}: {test.rate:g}{decay}, by a range test ({test}).")
+
+
+def _decay(run: Run) -> float:
+    return max(float(g.get("weight_decay", 0.0)) for g in run.step.optimizer.param_groups)
 
 
 def use_rate(run: Run, rate: float) -> None:
-    """Gives the optimizer's groups the rates that they have with `optimizer.lr` of that value."""
-    for group, own in zip(run.step.optimizer.param_groups, run.rates_at(rate), strict=True):
-        if group.get("initial_lr", group["lr"]) != own:
-            _set(group, own)
+    """Gives the optimizer's groups the options that they have with `optimizer.lr` of that value."""
+    for group, own in zip(run.step.optimizer.param_groups, run.options_at(rate), strict=True):
+        base = float(own.pop("lr"))
+        group.update(own)
+        if group.get("initial_lr", group["lr"]) != base:
+            _set(group, base)
             if "initial_lr" in group:
-                group["initial_lr"] = own
+                group["initial_lr"] = base
 
 
 def smooth(rates: Sequence[float], losses: Sequence[float]) -> list[float]:
@@ -218,7 +226,9 @@ class _Groups:
 
     def __init__(self, run: Run) -> None:
         self._groups = run.step.optimizer.param_groups
-        self._once, twice = run.rates_at(_ONCE), run.rates_at(2 * _ONCE)
+        self._once, twice = (
+            [float(options["lr"]) for options in run.options_at(rate)] for rate in (_ONCE, 2 * _ONCE)
+        )
         self._follows = [a != b for a, b in zip(self._once, twice, strict=True)]
         if not any(self._follows):
             name = run.settings["optimizer"]["name"]
