@@ -468,7 +468,7 @@ def test_files_and_modules_that_are_named_are_there() -> None:
 
 @pytest.mark.usefixtures("command_there")
 def test_a_yaml_of_the_pages_has_the_defaults_of_its_schema() -> None:
-    registry.load_plugins(["my_models", "my_data", "my_parts"])
+    registry.load_plugins(["my_models", "my_data", "my_net", "my_parts"])
     named = [name for name in pages.files() if name.startswith("my_configs/")]
     assert len(named) >= 5
     for name in named:
