@@ -87,6 +87,7 @@ RUNS = {
         *("data=text_labels", "data.path=reviews.csv", "data.text=review", "data.target=stars"),
         "model=transformer",
     ),
+    "outputs/2026-11-25/17-20-31": ("data=images", "data.path=photos", "model=cnn"),
     "outputs/2026-11-25/14-57-34": (
         *("data=pairs", "data.source=train.de", "data.target=train.en", "data.vocab_size=300"),
         *("model=transformer", "model.dim=16", "model.depth=1"),

@@ -85,7 +85,7 @@ def test_samples_that_are_no_rows_are_drawn_each(
     assert len(drawn) == 2
     with Image.open(drawn[0]) as picture:
         colours = np.asarray(picture.convert("RGB")).astype(int)
-    assert (colours[..., 0] > colours[..., 2] + 60).any()  # red
+    assert (colours[..., 0] > colours[..., 2] + 60).any()  # orange
     assert (colours[..., 2] > colours[..., 0] + 60).any()  # blue
     arrays = tmp_path / "why.npz"
     words = ("--method", "occlusion", "--samples", 2, "--output", arrays, *CPU)

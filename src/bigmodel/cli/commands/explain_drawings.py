@@ -60,7 +60,7 @@ def attribution_bars(result: Attributions, subject: Subject) -> Drawing:
         )
     order = values.abs().argsort(descending=True, stable=True)
     names = [result.names[index] for index in order.tolist()]
-    return bars(title, names, _floats(values[order]), label, signed=len(result.scores) == 1)
+    return bars(title, names, _floats(values[order]), label)
 
 
 def dependence_chart(each: Dependence, subject: Subject) -> Drawing:

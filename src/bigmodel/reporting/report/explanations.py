@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bigmodel.reporting.html_text import LIGHT
 from bigmodel.reporting.report.axes import Axes, tick_text, ticks
 from bigmodel.reporting.report.charts import thinned
 from bigmodel.reporting.report.drawing import (
@@ -26,7 +27,10 @@ Floats = NDArray[np.float64]
 MOST_BARS = 30
 """The most bars of a drawing; the others are not shown."""
 
-_FOR, _AGAINST = np.array([178.0, 24.0, 43.0]), np.array([33.0, 102.0, 172.0])  # red and blue of RdBu
+_FOR, _AGAINST = (
+    np.array([int(LIGHT[name][at : at + 2], 16) for at in (1, 3, 5)], np.float64)
+    for name in ("c0", "c1")
+)
 _ROW = 20.0
 _NAMES = 150.0  # at most, in pixels
 _BARS = 300.0
@@ -42,15 +46,12 @@ def bars(
     label: str,
     low: Floats | None = None,
     high: Floats | None = None,
-    *,
-    signed: bool = False,
 ) -> Drawing:
     """A number for each name, from 0 to the right or to the left, the first on top.
 
     Args:
         label: of the axis.
         low, high: ends of intervals; NaN if there is none.
-        signed: whether numbers above 0 are red, and those below blue, as over pictures.
     """
     names, values = names[:MOST_BARS], values[:MOST_BARS]
     low = values if low is None else np.where(np.isfinite(low[:MOST_BARS]), low[:MOST_BARS], values)
@@ -75,7 +76,7 @@ def bars(
     for row, (name, value, least, most) in enumerate(zip(names, values, low, high, strict=True)):
         y = 30 + _ROW * row
         ends = sorted((at(0.0), at(float(value))))
-        colour = "c1" if signed and value >= 0 else "c0"
+        colour = "c0" if value >= 0 else "c1"
         said = f"{name}: {value:.4g}"
         said += f", from {least:.4g} to {most:.4g}" if least < most else ""
         drawing.add(Words(left - 6, y + 8, shortened(name, _NAMES), "end"))
@@ -130,7 +131,7 @@ def dependence(
 def over_picture(
     title: str, picture: NDArray[np.uint8], values: Floats, *, smooth: bool = False
 ) -> Drawing:
-    """A picture, and beside it how each pixel counts for (red) or against (blue) what is explained.
+    """A picture, and beside it how each pixel speaks for (blue) or against (orange) what is explained.
 
     Args:
         picture: (height, width) grey or (height, width, 3).
@@ -141,7 +142,7 @@ def over_picture(
     factor = _SIDE / max(height, width)
     tall, wide = height * factor, width * factor
     grey = picture.astype(np.float64) if picture.ndim == 2 else picture.astype(np.float64).mean(2)
-    drawing = Drawing(2 * wide + 16, tall + 66, title, "Red counts for it, blue against it.")
+    drawing = Drawing(2 * wide + 16, tall + 66, title, "Blue speaks for it, orange against it.")
     drawing.add(Words(0, 10, shortened(title, drawing.width, 12), size=12.0, bold=True))
     heat, most = _heat(values, grey)
     for x, pixels in ((0.0, picture), (wide + 16, heat)):
@@ -151,7 +152,8 @@ def over_picture(
 
 
 def over_steps(title: str, series: Floats, values: Floats, names: Sequence[str] = ()) -> Drawing:
-    """Features over time, and below each how its steps count for (red) or against (blue).
+    """Features over time, and below each how its steps speak for (blue) or against (orange) what is
+    explained.
 
     Args:
         series, values: (steps, features); at most 8 features are shown.
@@ -161,7 +163,7 @@ def over_steps(title: str, series: Floats, values: Floats, names: Sequence[str] 
     shown = min(features, 8)
     tall, wide, left = (90.0 if shown < 4 else 44.0), 460.0, 70.0 if names else 0.0
     drawing = Drawing(
-        wide + left, 26 + shown * (tall + 24) + 40, title, "Red counts for it, blue against it."
+        wide + left, 26 + shown * (tall + 24) + 40, title, "Blue speaks for it, orange against it."
     )
     drawing.add(Words(0, 10, shortened(title, drawing.width, 12), size=12.0, bold=True))
     if steps > _MOST_STRIPES:  # finer than pixels: what lies in one is added up
@@ -200,7 +202,7 @@ def _heat(values: Floats, grey: Floats, most: float | None = None) -> tuple[NDAr
 
 
 def _draw_legend(drawing: Drawing, x: float, y: float, width: float, most: float) -> None:
-    """From blue over white to red, with what the ends stand for."""
+    """From orange over white to blue, with what the ends stand for."""
     scale = np.linspace(-1, 1, 101)[None]
     heat, _ = _heat(scale, np.full(scale.shape, 255.0), 1.0)
     drawing.add(Picture(x, y, width, 8, png_of_pixels(heat), smooth=True))
