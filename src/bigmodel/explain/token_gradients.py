@@ -6,6 +6,8 @@ vectors are zero (Sundararajan et al. 2017, section 3); positions and lengths st
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
 from typing import cast
 
 import torch
@@ -22,6 +24,7 @@ from bigmodel.spec import NextTokens
 
 BASELINE = "tokens whose vectors are zero"
 _NUMBERS = 1 << 22  # of vectors of tokens that go through the model at once
+_POINTS = 8  # of a path, at least, for each text
 
 
 def token_gradients(subject: Subject, options: Options) -> Attributions:
@@ -33,18 +36,23 @@ def token_gradients(subject: Subject, options: Options) -> Attributions:
     writes = isinstance(subject.target, NextTokens)
     explained = explained_tokens(subject, texts) if writes else subject.explained
     model = LastPosition(subject.model) if writes else subject.model
-    values, ends = [], []
-    for place, text in enumerate(texts):
-        token = int(explained[place])
-        score = next_token_score(token) if writes else subject.score_of(torch.tensor([place]))
-        path = integrate(model, text.inputs, None, score, most=_most(subject, text, options))
-        own = sum(each for each in path.looked_up if each.shape == text.inputs.shape)
-        values.append(sums(cast(Tensor, own)[0].cpu(), text.pieces))
-        ends.append(torch.stack([path.start, path.end]).cpu())
-    scores = torch.cat(ends, dim=1)
+    values: dict[int, Tensor] = {}
+    scores = torch.empty(2, len(texts))
+    for places in _of_one_length(texts, subject.model):
+        inputs = torch.cat([texts[place].inputs for place in places])
+        tokens = explained[places]
+        score = next_token_score(tokens) if writes else subject.score_of(torch.tensor(places))
+        most = options.most or _most(subject.model, inputs.shape[1])
+        path = integrate(model, inputs, None, score, most=most)
+        own = sum(each for each in path.looked_up if each.shape == inputs.shape)
+        for place, row in zip(places, cast(Tensor, own).cpu(), strict=True):
+            values[place] = sums(row, texts[place].pieces)
+        scores[:, places] = torch.stack([path.start, path.end]).cpu()
     return Attributions(
         "integrated_gradients",
-        pad_sequence(values, batch_first=True, padding_value=float("nan")),
+        pad_sequence(
+            [values[n] for n in range(len(texts))], batch_first=True, padding_value=float("nan")
+        ),
         explained,
         scores=scores[1],
         baseline_scores=scores[0],
@@ -54,9 +62,18 @@ def token_gradients(subject: Subject, options: Options) -> Attributions:
     )
 
 
-def next_token_score(token: int) -> Score:
-    """The log-probability of a next token, from logits of the last position."""
-    return lambda logits, _: logits.double().log_softmax(-1)[:, token]
+def next_token_score(tokens: Tensor) -> Score:
+    """The log-probability of a next token of each text, from logits of the last position.
+
+    Args:
+        tokens: (texts,) int64.
+    """
+
+    def score(logits: Tensor, texts: Tensor) -> Tensor:
+        chosen = tokens.to(logits.device)[texts, None]
+        return logits.double().log_softmax(-1).gather(1, chosen)[:, 0]
+
+    return score
 
 
 class LastPosition(nn.Module):
@@ -82,9 +99,15 @@ def explained_tokens(subject: Subject, texts: list[Text]) -> Tensor:
     return torch.cat([model(text.inputs).argmax(-1).cpu() for text in texts])
 
 
-def _most(subject: Subject, text: Text, options: Options) -> int | None:
+def _of_one_length(texts: list[Text], model: nn.Module) -> Iterator[list[int]]:
+    """The places of texts that are explained together: they have as many tokens."""
+    places = sorted(range(len(texts)), key=lambda place: len(texts[place].tokens))
+    for length, group in groupby(places, key=lambda place: len(texts[place].tokens)):
+        alike, size = list(group), _most(model, length) // _POINTS
+        yield from (alike[first : first + size] for first in range(0, len(alike), size))
+
+
+def _most(model: nn.Module, length: int) -> int:
     """How many texts go through the model at once, so that the vectors of all layers fit into memory."""
-    if options.most is not None:
-        return options.most
-    width = max((p.shape[-1] for p in subject.model.parameters() if p.dim() > 1), default=1)
-    return max(1, _NUMBERS // (len(text.tokens) * width))
+    width = max((p.shape[-1] for p in model.parameters() if p.dim() > 1), default=1)
+    return max(_POINTS, _NUMBERS // (length * width))
