@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, UndefinedError
 from bigmodel.explain.attention import layer_weights, rolled_out
 from bigmodel.models.base import Model
 from tests.models.cases import INPUTS, PAIR, build, samples, spec, stir
@@ -85,3 +85,11 @@ def test_rollout_is_the_product_by_hand() -> None:
 def test_models_without_attention_say_which_have_it(name: str) -> None:
     with pytest.raises(ConfigError, match=r"no attention.*model=attention and model=transformer have"):
         layer_weights(build(name, spec("tokens")), samples(INPUTS["tokens"]))
+
+
+def test_a_model_that_has_diverged_has_no_maps() -> None:
+    model, inputs = attending("transformer", "tokens")
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(torch.nan)
+    with pytest.raises(UndefinedError, match=r"attention is NaN\. Its training has diverged"):
+        layer_weights(model, inputs)

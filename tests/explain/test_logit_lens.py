@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, UndefinedError
 from bigmodel.explain.logit_lens import layer_guesses
 from bigmodel.models.transformer import Transformer
 from tests.models.cases import INPUTS, build, samples, spec, stir
@@ -66,3 +66,11 @@ def test_models_without_blocks_that_write_are_refused(name: str, target: str) ->
         ConfigError, match=r"no logit lens.*model=transformer on data=text or data=pairs"
     ):
         layer_guesses(model, samples(INPUTS["tokens"], 1), [None] * 9, top=3)
+
+
+def test_a_model_that_has_diverged_has_no_lens() -> None:
+    model = build("transformer", spec("tokens", "next"), dim=16, num_heads=4).eval()
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(torch.nan)
+    with pytest.raises(UndefinedError, match=r"gives NaN or infinity\. Its training has diverged"):
+        layer_guesses(model, samples(INPUTS["tokens"], 1), [None] * 9)

@@ -54,7 +54,7 @@ def test_they_add_up_where_the_path_begins_at_a_norm_of_nothing(options: dict[st
 @pytest.mark.parametrize("name", MODELS)
 def test_deleting_what_is_named_most_lowers_the_score_fastest(name: str) -> None:
     """Tokens are taken out of the text one by one: the most named first, or in random order."""
-    model, part = trained(name), texts(24, seed=4)
+    model, part = trained(name), texts(16, seed=4)
     found = token_gradients(subject_of(model, SPEC, part), Options())
     draw = torch.Generator().manual_seed(0)
     named, chance = [], []

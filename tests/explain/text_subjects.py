@@ -44,11 +44,11 @@ def trained(name: str) -> nn.Module:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"dim": 32, "depth": 2} if name in ("transformer", "attention") else {}
     model = build(name, SPEC, dropout=0.0, **sizes)
-    part = texts(900, seed=1)
+    part = texts(600, seed=1)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.05)
     order = torch.Generator().manual_seed(0)
-    for _ in range(120):
-        inputs, targets = part.take(torch.randint(len(part), (96,), generator=order))
+    for _ in range(80):
+        inputs, targets = part.take(torch.randint(len(part), (64,), generator=order))
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigmodel.errors import ConfigError
+from bigmodel.errors import DIVERGED, ConfigError, UndefinedError
 from bigmodel.explain.positions import position_labels
 from bigmodel.explain.results import AttentionMap, AttentionMaps, AttentionOf
 from bigmodel.explain.subject import Options, Subject
@@ -52,6 +52,7 @@ def layer_weights(model: nn.Module, inputs: Tensor) -> list[LayerWeights]:
 
     Raises:
         ConfigError: no layer has any.
+        UndefinedError: they are NaN.
     """
     found: list[LayerWeights] = []
     hooks = []
@@ -76,6 +77,8 @@ def layer_weights(model: nn.Module, inputs: Tensor) -> list[LayerWeights]:
     finally:
         for hook in hooks:
             hook.remove()
+    if not all(layer.weights.isfinite().all() for layer in found):
+        raise UndefinedError(f"The model's attention is NaN. {DIVERGED}")
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bigmodel.errors import ConfigError
+from bigmodel.errors import DIVERGED, ConfigError, UndefinedError
 from bigmodel.explain.results import LogitLens
 from bigmodel.explain.subject import Options, Subject
 from bigmodel.explain.texts import Text, read_text
@@ -55,6 +55,7 @@ def layer_guesses(
 
     Raises:
         ConfigError: the model is no transformer that writes.
+        UndefinedError: it gives NaN or infinity.
     """
     if not isinstance(model, TransformerBase) or not model.writes:
         raise ConfigError(
@@ -65,6 +66,8 @@ def layer_guesses(
     guesses = []
     for stream in _residual_streams(model, inputs):  # one at a time: logits may be large
         log_probs = model.unembed(stream[: len(following)]).float().log_softmax(-1).cpu()
+        if log_probs.isnan().any():
+            raise UndefinedError(f"The model gives NaN or infinity. {DIVERGED}")
         best = log_probs.topk(min(top, log_probs.shape[-1]))
         truth = log_probs.gather(1, after.clamp(min=0)[:, None])
         guesses.append(

@@ -10,7 +10,7 @@ import torch
 from bigmodel.cli.commands.eval import EvalData
 from bigmodel.cli.commands.explain_texts import coloured_texts, legend, lens_chart
 from bigmodel.cli.commands.loaded_run import LoadedRun
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, UndefinedError
 from bigmodel.explain.logit_lens import logit_lens
 from bigmodel.explain.subject import Options, Subject
 from bigmodel.explain.token_gradients import token_gradients
@@ -48,7 +48,7 @@ def lens_sections(loaded: LoadedRun, data: EvalData) -> list[Section]:
     """The logit lens of the first held-out text; nothing if the model has none."""
     try:
         (lens,) = logit_lens(_subject(loaded, data, [0]), Options())
-    except ConfigError:
+    except (ConfigError, UndefinedError):
         return []
     words = (
         "Each row is a layer of the model, the last on top, and shows what it would write after each"
