@@ -150,7 +150,7 @@ def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
     return build_run(typed, folder, **how)
 
 
-_NOT_CHANGES = (*PER_INVOCATION, "hydra", "run", "output_dir", "plugins")
+_NOT_CHANGES = (*PER_INVOCATION, "hydra", "run", "logger", "output_dir", "plugins")
 
 
 def _changed(before: Sequence[str] = ()) -> dict[str, Any]:

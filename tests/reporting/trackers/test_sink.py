@@ -204,14 +204,10 @@ def test_a_resumed_run_is_the_same_one_there(library: Library, tracked: Make) ->
     assert ended == ["stopped", "finished"]
 
 
-@pytest.mark.parametrize(
-    "url", ["http://here:1", "http://me:pass@here:1", "http://here:1?write_token=x"]
-)
-def test_a_resumed_run_goes_where_it_is_but_no_key_is_kept(
-    library: Library, tracked: Make, monkeypatch: pytest.MonkeyPatch, url: str
+def test_a_resumed_run_goes_to_the_same_project(
+    library: Library, tracked: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACKIO_PROJECT", "mine")
-    monkeypatch.setenv("TRACKIO_SERVER_URL", url)
     run = tracked("trackio")
     run.start()
     run.end("stopped")
@@ -220,8 +216,36 @@ def test_a_resumed_run_goes_where_it_is_but_no_key_is_kept(
     run.start()
     run.end()
     assert [project for project, _ in library.heard("began")] == ["mine", "mine"]
-    kept = progress_path(run.folder, "trackio").read_text()
-    assert (url in kept) == (url == "http://here:1")
+
+
+@pytest.mark.parametrize("now", [None, "http://there:1"])
+def test_another_server_than_the_run_s_is_told_and_not_asked(
+    library: Library, tracked: Make, monkeypatch: pytest.MonkeyPatch, now: str | None
+) -> None:
+    monkeypatch.setenv("TRACKIO_SERVER_URL", "http://here:1")
+    run = tracked("trackio")
+    run.start()
+    run.end("stopped")
+    monkeypatch.delenv("TRACKIO_SERVER_URL")
+    if now is not None:
+        monkeypatch.setenv("TRACKIO_SERVER_URL", now)
+    run = tracked("trackio")
+    run.start()
+    run.end()
+    assert "the run is kept where TRACKIO_SERVER_URL=http://here:1. Set that again" in run.warnings()[-1]
+    assert len(library.heard("began")) == 1
+
+
+@pytest.mark.parametrize("url", ["http://me:pass@here:1", "http://here:1?write_token=x"])
+def test_a_url_with_a_password_is_not_kept(
+    library: Library, tracked: Make, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("TRACKIO_SERVER_URL", url)
+    run = tracked("trackio")
+    run.start()
+    run.end()
+    assert len(library.heard("finished")) == 1
+    assert url not in progress_path(run.folder, "trackio").read_text()
 
 
 def test_what_a_run_could_not_send_is_sent_when_it_is_resumed(library: Library, tracked: Make) -> None:

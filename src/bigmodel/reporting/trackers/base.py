@@ -17,10 +17,13 @@ class Tracker:
         folder: for files of its own; it exists.
 
     Attributes:
-        variables: the environment variables that say where runs are kept.
+        names: the environment variables that name a project; a resumed run goes to the same one.
+        places: those that say where projects are. The user has to set the same ones again: the file that
+            knows them may be a stranger's, to whose server no key is sent.
     """
 
-    variables: Sequence[str] = ()
+    names: Sequence[str] = ()
+    places: Sequence[str] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -78,7 +78,7 @@ class Progress(_Kept):
         id: of the run there; empty: it does not know the run yet.
         position: how many bytes of the file of records it has.
         ended: how the run has ended, once the tracker knows it.
-        place: where it is kept, as environment variables of the library: a resumed run goes there, too.
+        place: where it is kept, as environment variables of the library.
         unsent: names of folders in which a library keeps what it has not sent.
     """
 

@@ -31,7 +31,8 @@ _LONGEST = 500
 class MLflow(Tracker):
     """A run of an experiment, `bigmodel` unless `MLFLOW_EXPERIMENT_NAME` names another."""
 
-    variables = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+    names = ("MLFLOW_EXPERIMENT_NAME",)
+    places = ("MLFLOW_TRACKING_URI",)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -126,7 +126,7 @@ def describe(
 def unsent_words(tracker: Supervisor, folder: Path) -> str:
     """What a tracker does not have, why, and how to send it."""
     count = tracker.unsent()
-    what = f"{counted(count, 'record')} of the run" if count else "how the run ended"
+    what = f"{counted(count, 'record')} of the run" if count else "the end of the run"
     was = "was" if count < 2 else "were"
     why = f" {tracker.failure}" if tracker.failure else " It did not answer in time."
     command = f"{program('bigmodel')} track {shell_quoted(shown_path(folder))}"

@@ -22,7 +22,7 @@ from bigmodel.reporting.trackers.described import Progress
 from bigmodel.reporting.trackers.records import Records
 from bigmodel.runtime.processes import exit_reason
 
-PAUSES = (1.0, 60.0)
+PAUSES = (5.0, 300.0)
 """Seconds before a worker is started again: at first, and at most; each pause is twice the last."""
 
 _START = """

@@ -24,7 +24,8 @@ class Trackio(Tracker):
     The library only warns of what it cannot write; here that is an error.
     """
 
-    variables = ("TRACKIO_PROJECT", "TRACKIO_DIR", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
+    names = ("TRACKIO_PROJECT",)
+    places = ("TRACKIO_DIR", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -24,7 +24,8 @@ class Wandb(Tracker):
     and the folders of files that it has not sent are remembered until `wandb sync` has sent them.
     """
 
-    variables = ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
+    names = ("WANDB_PROJECT", "WANDB_ENTITY")
+    places = ("WANDB_BASE_URL",)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -77,7 +78,7 @@ class Wandb(Tracker):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _path(self, name: str) -> str:
-        path, here = self.folder / "wandb" / name, Path.cwd()
+        path, here = self.folder / "wandb" / Path(name).name, Path.cwd()
         return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
     def _send_files(self) -> None:

@@ -68,12 +68,20 @@ def _work(name: str, folder: Path, after: int, line: _Line) -> str:
     if after >= 0:
         records.rewind(after)
     progress.position, progress.ended = records.position, ""
-    for variable, value in progress.place.items():
-        os.environ.setdefault(variable, value)
     module = importlib.import_module(f"bigmodel.reporting.trackers.{name}")
-    tracker: Tracker = getattr(module, _CLASSES[name])(folder / FOLDER)
+    kind: type[Tracker] = getattr(module, _CLASSES[name])
+    for variable in set(kind.names) & set(progress.place):
+        os.environ.setdefault(variable, progress.place[variable])
+    tracker = kind(folder / FOLDER)
+    place = _place([*kind.names, *kind.places])
     if not progress.id:
-        progress.id, progress.place = tracker.new_id(run), _place(tracker.variables)
+        progress.id, progress.place = tracker.new_id(run), place
+    for variable in kind.places:
+        if (before := progress.place.get(variable)) not in (None, place.get(variable)):
+            raise CheckpointError(
+                f"the run is kept where {variable}={before}. Set that again, or move {kept} away to send"
+                " the run as a new one."
+            )
     progress.write(kept)  # first: a run that is begun has to be found again
     try:
         where = tracker.open(run, progress)
