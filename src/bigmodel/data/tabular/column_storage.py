@@ -143,12 +143,19 @@ class ParquetColumns:
 
 def plain(column: Any) -> Any:
     """A column without indices of categories and views, which few of Arrow's functions support."""
-    views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     if not pa.types.is_dictionary(column.type):
-        return column.cast(views.get(column.type, column.type))
-    kind = views.get(column.type.value_type, column.type.value_type)
-    if kind != column.type.value_type:
+        kind = _without_view(stored := column.type)
+        return column if kind is stored else column.cast(kind)
+    stored = column.type.value_type
+    kind = _without_view(stored)
+    if kind is not stored:
         coded = ((chunk.indices, chunk.dictionary.cast(kind)) for chunk in column.chunks)
         chunks = [pa.DictionaryArray.from_arrays(*each) for each in coded]
         column = pa.chunked_array(chunks, pa.dictionary(column.type.index_type, kind))
     return column.cast(kind)
+
+
+def _without_view(kind: Any) -> Any:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(kind) else kind
