@@ -161,6 +161,7 @@ def build_run(
         ranks=ranks,
         options_at=partial(_options_at, typed, dataset, plan, step.model),
         finds_rate=config.finds_rate,
+        default_rate=float(getattr(config.optimizer, "lr", 1e-3)),
         write_summary=write_summary if ranks.is_first else _write_nothing,
     )
 

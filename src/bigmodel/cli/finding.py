@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +15,6 @@ from bigmodel.cli.launch import run_folder
 from bigmodel.errors import ConfigError, program, shell_quoted
 
 if TYPE_CHECKING:
-    from bigmodel.config import RunConfig
-    from bigmodel.data.batching.batches import Batches
     from bigmodel.distributed.ranks import Ranks
     from bigmodel.reporting.report.drawing import Drawing
     from bigmodel.training.finders.batch_sizes import BatchSizes, Trial
@@ -59,7 +55,7 @@ def find(config: DictConfig, folder: Path, ranks: Ranks) -> None:
     for label, text in run.info.rows:
         if label not in ("Training", "Validation", "Output"):
             sinks.message(f"{label}: {text}")
-    (_find_rate if what == "lr" else partial(_find_batch_size, typed))(run)
+    (_find_rate if what == "lr" else _find_batch_size)(run)
 
 
 def _find_rate(run: Run) -> None:
@@ -97,13 +93,12 @@ def _curve(test: RangeTest) -> list[str]:
     return text_curve(losses, f"{rates[0]:.1g}", f"{rates[-1]:.2g}", min(marked, len(rates) - 1))
 
 
-def _find_batch_size(config: RunConfig, run: Run) -> None:
+def _find_batch_size(run: Run) -> None:
     from bigmodel.reporting.report.finder_charts import batch_size_chart
     from bigmodel.training.finders.batch_sizes import find_batch_sizes
 
-    in_tokens = config.data.token_bound is not None
-    key, unit = ("data.batch_tokens", "tokens") if in_tokens else ("data.batch_size", "samples")
-    found = find_batch_sizes(run, _batches_of(config, run, key), key=key, unit=unit)
+    found = find_batch_sizes(run)
+    unit = found.unit
     for line in _table(found):
         run.sinks.message(line)
     largest, fastest = found.largest, found.fastest
@@ -117,21 +112,7 @@ def _find_batch_size(config: RunConfig, run: Run) -> None:
         "Another batch size needs another learning rate, and larger ones need more epochs: find=lr next."
     )
     points = [(float(trial.size), trial.speed) for trial in found.trials]
-    _record(run, asdict(found), {key: fastest.size}, batch_size_chart(points, unit))
-
-
-def _batches_of(config: RunConfig, run: Run, key: str) -> Callable[[int], Batches]:
-    """The training set in batches of a size."""
-    from bigmodel.data.batching.batches import make_batches
-
-    def batches(size: int) -> Batches:
-        change = {"data.batch_tokens": {"batch_tokens": size, "batch_size": len(run.train)}}
-        data = config.data.model_copy(
-            update={"drop_last": False, **change.get(key, {"batch_size": size})}
-        )
-        return make_batches(run.dataset, "train", data, run.runtime.device, seed=config.top.seed)
-
-    return batches
+    _record(run, asdict(found), {found.key: fastest.size}, batch_size_chart(points, unit))
 
 
 def _table(found: BatchSizes) -> list[str]:

@@ -49,7 +49,8 @@ class Run:
         ranks: the processes that train together.
         options_at: the options of the optimizer's groups for a value of `optimizer.lr`: the rate itself,
             and what follows from it.
-        finds_rate: whether that value is found at the start of the run.
+        finds_rate: whether that value is found at the start of the run; if none can be suggested, it is
+            `default_rate`.
         write_summary: writes it into the run's folder.
     """
 
@@ -86,6 +87,7 @@ class Run:
     ranks: Ranks = ALONE
     options_at: Callable[[float], list[dict[str, Any]]] = lambda rate: [{"lr": rate}]
     finds_rate: bool = False
+    default_rate: float = 1e-3
     write_summary: Callable[[Summary, Path], None] = write_summary
     watch: Stopwatch = field(default_factory=Stopwatch)
     signals: Signals = field(default_factory=Signals)

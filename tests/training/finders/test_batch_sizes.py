@@ -6,22 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.cli.finding import _batches_of
-from bigmodel.data.batching.batches import make_batches
 from bigmodel.errors import DeviceError
 from bigmodel.runtime.peak_memory import PeakMemory
 from bigmodel.training.finders import batch_sizes as finder
-from bigmodel.training.finders.batch_sizes import BatchSizes, Trial, find_batch_sizes
+from bigmodel.training.finders.batch_sizes import BatchSizes, Trial, batches_of, find_batch_sizes
 from bigmodel.training.run import Run
-from tests.small_runs import built, config
+from tests.small_runs import built
 from tests.training.finders.test_range_test import assert_same, whole_state
 
 GIB = 2**30
-
-
-def found(run: Run, settings: dict[str, Any] | None = None) -> BatchSizes:
-    batches = _batches_of(config(settings), run, "data.batch_size")
-    return find_batch_sizes(run, batches, key="data.batch_size", unit="samples")
 
 
 @pytest.fixture
@@ -31,7 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_powers_of_two_up_to_the_whole_training_set(run: Run) -> None:
-    sizes = found(run)
+    sizes = find_batch_sizes(run)
     assert [trial.size for trial in sizes.trials] == [1, 2, 4, 8, 16, 32, 64]
     assert sizes.end == "the whole training set is one batch"
     assert sizes.fits is None
@@ -44,7 +37,7 @@ def test_nothing_of_the_run_is_changed(run: Run) -> None:
         group: {name: value.clone() for name, value in tensors.items()}
         for group, tensors in before["groups"].items()
     }
-    found(run)
+    find_batch_sizes(run)
     assert_same(whole_state(run), before)
     assert run.state.accumulation.micro_batch == 12
 
@@ -59,7 +52,7 @@ def test_it_ends_where_memory_runs_out(run: Run, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(run.step, "forward", scarce)
     before = whole_state(run)["groups"]["model"]["head.weight"].clone()
-    sizes = found(run)
+    sizes = find_batch_sizes(run)
     assert sizes.largest.size == 16
     assert sizes.end == "memory ran out with 32"
     assert torch.equal(whole_state(run)["groups"]["model"]["head.weight"], before)
@@ -71,7 +64,7 @@ def test_a_model_that_fits_with_no_batch_is_told(run: Run, monkeypatch: pytest.M
 
     monkeypatch.setattr(run.step, "forward", scarce)
     with pytest.raises(DeviceError, match="find=batch_size: memory ran out with 1, the smallest size"):
-        found(run)
+        find_batch_sizes(run)
 
 
 def test_another_error_is_not_taken_for_too_little_memory(
@@ -82,7 +75,7 @@ def test_another_error_is_not_taken_for_too_little_memory(
 
     monkeypatch.setattr(run.step, "forward", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        found(run)
+        find_batch_sizes(run)
 
 
 def trials_with(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: int) -> None:
@@ -98,7 +91,7 @@ def trials_with(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: int) ->
 def test_on_a_cpu_it_ends_before_memory_would_run_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     trials_with(monkeypatch, seconds=1e-3, memory=GIB)
     monkeypatch.setattr(finder, "free_memory", lambda: 12 * GIB)
-    sizes = found(run)
+    sizes = find_batch_sizes(run)
     assert sizes.largest.size == 8  # 16 GiB are more than 70 % of 12
     assert sizes.end == "a step with 16 samples would need about 16.0 GiB of the 12.0 GiB that are free"
 
@@ -108,12 +101,12 @@ def test_it_ends_where_steps_would_take_long_and_tells_what_would_fit(
 ) -> None:
     trials_with(monkeypatch, seconds=1.0, memory=GIB)
     monkeypatch.setattr(finder, "free_memory", lambda: 50 * GIB)
-    sizes = found(run)
+    sizes = find_batch_sizes(run)
     assert sizes.largest.size == 4
     assert sizes.end == "a step with 8 samples would take about 8 seconds"
     assert sizes.fits == 32
     monkeypatch.setattr(finder, "free_memory", lambda: 1000 * GIB)
-    assert found(run).fits == 64  # all there are
+    assert find_batch_sizes(run).fits == 64  # all there are
 
 
 def test_the_fastest_is_the_smallest_of_those_that_are_as_fast() -> None:
@@ -137,26 +130,22 @@ def test_texts_are_measured_in_tokens_from_the_longest_on(
     run, _ = built(tmp_path, settings)
     lengths = run.train.part.lengths
     assert lengths is not None
-    batches = _batches_of(config(settings), run, "data.batch_tokens")
-    sizes = find_batch_sizes(run, batches, key="data.batch_tokens", unit="tokens")
+    sizes = find_batch_sizes(run)
+    assert (sizes.key, sizes.unit) == ("data.batch_tokens", "tokens")
     tried = [trial.size for trial in sizes.trials]
     assert tried[0] >= int(lengths.max()) > tried[0] // 2
     assert tried[-1] == int(lengths.sum())
-    all_of_them = [len(batch) * batch.inputs.shape[-1] for batch in batches(64).epoch(0)]
-    widest = batches(64).largest()
+    all_of_them = [len(batch) * batch.inputs.shape[-1] for batch in run.train.epoch(0)]
+    widest = run.train.largest()
     assert len(widest) * widest.inputs.shape[-1] == max(all_of_them)
 
 
-def test_the_largest_batch_is_that_with_the_most_tokens(tmp_path: Path) -> None:
-    run, _ = built(tmp_path, {"data.batch_size": 10})
-    assert len(run.train.largest()) == 10
-    typed = config({"data.batch_size": 10})
-    last = make_batches(run.dataset, "train", replace_size(typed.data, 64))
-    assert len(last.largest()) == 64
-
-
-def replace_size(data: Any, size: int) -> Any:
-    return data.model_copy(update={"batch_size": size})
+def test_batches_of_a_size_hold_the_run_s_own_samples(tmp_path: Path) -> None:
+    run, _ = built(tmp_path, {"data.batch_size": 10, "trainer.accumulate": 2, "data.drop_last": True})
+    assert len(run.train.largest()) == 20
+    sizes = [len(batch) for batch in batches_of(run.train, 48).epoch(0)]
+    assert sizes == [48, 16]
+    assert batches_of(run.train, 48).part is run.train.part
 
 
 def test_peak_memory_counts_what_was_in_use_at_once() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from bigmodel.data.base import Batch
-from bigmodel.data.batching.batches import Batches
+from bigmodel.data.batching.batches import Batches, BucketedBatches
 from bigmodel.data.memory_check import free_memory
 from bigmodel.errors import DeviceError, is_out_of_memory
 from bigmodel.runtime.peak_memory import PeakMemory
@@ -81,23 +81,20 @@ class BatchSizes:
         return next(trial for trial in self.trials if trial.speed >= _AS_FAST * most)
 
 
-def find_batch_sizes(
-    run: Run, batches_of: Callable[[int], Batches], *, key: str, unit: str
-) -> BatchSizes:
-    """Does eager steps with batches of 1, 2, 4, … samples, or as many tokens as the longest text and up.
+def find_batch_sizes(run: Run) -> BatchSizes:
+    """Does eager steps with batches of 1, 2, 4, … samples; or, where tokens bound a batch, of as many as
+    the longest text has, and up.
 
     Nothing of the run is changed. On CUDA memory is used until it runs out. On a CPU a size is tried
     only if what the smaller ones needed lets expect that it fits.
-
-    Args:
-        batches_of: the training set in batches of a size.
-        key, unit: see `BatchSizes`.
 
     Raises:
         DeviceError: not even the smallest size fits.
         Stopped: the process was asked to stop.
     """
-    step, sizes = run.step, _sizes(run, tokens=unit == "tokens")
+    in_tokens = isinstance(run.train, BucketedBatches) and run.train.max_tokens is not None
+    key, unit = ("data.batch_tokens", "tokens") if in_tokens else ("data.batch_size", "samples")
+    step, sizes = run.step, _sizes(run, tokens=in_tokens)
     trials: list[Trial] = []
     micro_batch, micro_tokens = step.accumulation.micro_batch, step.micro_tokens
     memory = PeakMemory(run.runtime.device)
@@ -116,9 +113,9 @@ def find_batch_sizes(
                     end = why
                     break
                 step.accumulation.micro_batch = size
-                step.micro_tokens = size if unit == "tokens" else None
+                step.micro_tokens = size if in_tokens else None
                 with report_progress(f"Steps with {size:,} {unit}"):
-                    trial = _try(run, batches_of(size), size, unit, memory)
+                    trial = _try(run, batches_of(run.train, size), size, unit, memory)
                 if trial is None:
                     end = f"memory ran out with {size:,}"
                     break
@@ -129,6 +126,13 @@ def find_batch_sizes(
     if not trials:
         raise DeviceError(f"find=batch_size: {end}, the smallest size. A smaller model may fit.")
     return BatchSizes(key, unit, trials, end, fits)
+
+
+def batches_of(train: Batches, size: int) -> Batches:
+    """The same samples in batches of `size` samples or, where tokens bound a batch, tokens."""
+    if isinstance(train, BucketedBatches) and train.max_tokens is not None:
+        return replace(train, batch_size=len(train), group=1, max_tokens=size)
+    return replace(train, batch_size=size, group=1, drop_last=False)
 
 
 def _sizes(run: Run, *, tokens: bool) -> list[int]:
@@ -190,6 +194,7 @@ def _try(run: Run, batches: Batches, size: int, unit: str, memory: PeakMemory) -
         run.step.abandon()
         return None
     except MemoryError:
+        run.step.abandon()
         return None
     run.step.discard_step_metrics()
     speeds = [count / each for count, each in zip(counts, seconds, strict=True)]

@@ -21,7 +21,8 @@ def state_kept(step: Step) -> Iterator[None]:
     it was: weights, buffers, the optimizer's state, averages, metrics and random numbers. If memory ran
     out meanwhile, micro-batches stay as small as they became."""
     tensors = _changed_tensors(step)
-    copies = [tensor.detach().clone() for tensor in tensors]
+    # On the host: a model may fill most of a GPU's memory, whose use may be what is measured.
+    copies = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
     slots, groups = _optimizer_state(step.optimizer)
     random, python = rng.torch_states(), rng.python_states()
     samples, updates = step.metrics.samples, 0 if step.ema is None else step.ema.updates
