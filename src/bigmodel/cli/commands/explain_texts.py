@@ -96,7 +96,7 @@ def coloured_texts(result: Attributions, subject: Subject) -> list[ColouredText]
             words = score_words(subject.target)
             score, base = (figure(float(x[place])) for x in (result.scores, result.baseline_scores))
             what = repr(named) + " next" if isinstance(subject.target, NextTokens) else named
-            caption = f"{place}: {what}, {words} {score}; {base} for {result.baseline}"
+            caption = f"{place}: {what}, {words} {score}, baseline {base}"
         else:
             caption = f"{place}: shares of what the head reads, less an equal share"
         values = result.values[place, : len(pieces)]
