@@ -5,9 +5,10 @@
     python scripts/baselines.py --folder runs                         # keep the runs
 
 All models are trained on the same rows and evaluated on the same other rows. Each seed draws a split,
-weights and an order of samples. All settings are the defaults, and nothing is chosen by the validation
-rows: ours are evaluated at the end of training, not at their best epoch. The table has the mean and the
-standard deviation over the seeds. With so few rows, a single correct answer makes a visible difference.
+weights and an order of samples. All settings are defaults. Ours are evaluated at the end of training,
+not at their best epoch; of the validation rows they have at most when early stopping ended it. The table
+has the mean and the standard deviation over the seeds. With so few rows, a single correct answer makes a
+visible difference.
 """
 
 from __future__ import annotations

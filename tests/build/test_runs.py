@@ -43,7 +43,7 @@ def test_the_header_says_what_will_run(tmp_path: Path) -> None:
     parameters = sum(p.numel() for p in run.state.model.parameters())
     assert rows["Model"] == f"fnn, {parameters:,} parameters"
     assert rows["Data"] == "synthetic: 5 features → 3 classes (64 train, 16 val)"
-    assert rows["Optimizer"] == "adamw, learning rate 0.002, cosine schedule"
+    assert rows["Optimizer"] == "adamw, learning rate 0.002, weight decay 10, cosine schedule"
     assert rows["Loss"] == "cross_entropy"
     assert rows["Training"] == "2 epochs × 3 steps, batches of 24"
     assert run.info.title == "fnn on synthetic"

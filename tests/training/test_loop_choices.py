@@ -376,6 +376,17 @@ def test_a_run_by_the_data_is_resumed_with_the_same_length(tmp_path: Path) -> No
     assert told.messages == []
 
 
+def test_a_decay_that_goes_by_the_length_goes_by_the_new_one(tmp_path: Path) -> None:
+    by_length = {"optimizer.weight_decay": "auto", "optimizer.lr": 0.01}
+    run, _ = built(tmp_path, by_length | {"trainer.epochs": 50})
+    fit(run)
+    for epochs, decay in ((50, 20 / 3), (500, 20 / 30)):
+        longer = resume_run(built(tmp_path, by_length | {"trainer.epochs": epochs})[0])
+        assert longer.state.optimizer.param_groups[0]["weight_decay"] == pytest.approx(decay)
+        told = dict(longer.info.rows)["Optimizer"]
+        assert f"weight decay {decay:.3g}," in told
+
+
 def test_without_a_validation_set_nothing_ends_a_run_by_the_data(tmp_path: Path) -> None:
     run, _ = built(tmp_path, {"trainer.epochs": "auto", "data.validation": False})
     assert fit(run).steps == 1001

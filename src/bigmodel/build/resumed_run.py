@@ -136,6 +136,7 @@ def _take_rate(run: Run) -> None:
     progress = run.state.progress
     if not run.finds_rate:
         progress.learning_rate = None  # the user has set another
+        _take_decay(run)
     elif progress.learning_rate is not None:
         use_rate(run, progress.learning_rate)
     elif progress.step:
@@ -143,6 +144,15 @@ def _take_rate(run: Run) -> None:
             f"resume={run.info.folder}: optimizer.lr=auto is found at the start of a run, and this one"
             f" has done {counted(progress.step, 'step')} with another. Leave it out, or name a rate."
         )
+
+
+def _take_decay(run: Run) -> None:
+    """Goes on with the weight decay of this run where it goes by its length, which may have changed."""
+    options = run.settings["optimizer"]
+    if options.get("weight_decay") == "auto":
+        groups = run.state.optimizer.param_groups
+        for group, own in zip(groups, run.options_at(options["lr"]), strict=True):
+            group["weight_decay"] = own["weight_decay"]
 
 
 def _check_memory(run: Run, newest: Newest) -> None:
