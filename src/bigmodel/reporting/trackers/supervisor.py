@@ -112,7 +112,8 @@ class Supervisor:
                 self._told_failure = True
                 text = f"{self.name}: {self.failure} Training goes on, and {self.name} is tried again."
                 self.messages.put((text, "warning"))
-            pause = PAUSES[0] if time.monotonic() - began > most else pause
+            if time.monotonic() - began > most:  # it had worked for long
+                pause = PAUSES[0]
             self._finishing.wait(pause)
             pause = min(2 * pause, most)
 
@@ -190,7 +191,8 @@ def _start(name: str, folder: Path, after: int | None) -> subprocess.Popen[bytes
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **own,
     )  # fmt: skip
     assert process.stdin is not None
-    os.set_blocking(process.stdin.fileno(), False)
+    if os.name != "nt":  # which cannot, before Python 3.12
+        os.set_blocking(process.stdin.fileno(), False)
     return process
 
 
