@@ -65,7 +65,7 @@ class TensorBoard(Sink):
         self._events: events.EventFile | None = None
         self._not_drawn: tuple[EvaluationResult, int] | None = None
         self._monitor = ""
-        self._charts: dict[str, dict[str, list[str]]] = {}
+        self._charted: Record = {}  # figures that charts are laid out for
         self._drawn = 0.0
 
     def start(self, info: RunInfo) -> None:
@@ -109,10 +109,9 @@ class TensorBoard(Sink):
         if self._monitor in record and self._monitor in best:
             shown[best_tag(self._monitor)] = best[self._monitor]
         values = [events.scalar(*item) for item in shown.items()]
-        known = sum(map(len, self._charts.values()))
-        if sum(map(len, (found := charts(record)).values())) > known:  # of the first evaluation, or step
-            self._charts = found
-            values.append(events.layout(found))
+        if not record.keys() <= self._charted.keys():  # the first record, or the first of an evaluation
+            self._charted = record | self._charted
+            values.append(events.layout(charts(self._charted)))
         self._events.add(int(record["step"]), values)
 
     def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
@@ -208,7 +207,8 @@ def charts(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
             shared.setdefault(metric, []).append(name)
         elif name in _OPTIMIZER:
             alone[name] = [tag_of(name)]
-    return {"train and val": shared, "optimizer": alone}
+    # Always in the same order: of several runs, the page keeps one of equal charts.
+    return {"train and val": {title: sorted(tags) for title, tags in shared.items()}, "optimizer": alone}
 
 
 def hyperparameters(
