@@ -1,6 +1,6 @@
 """A curve of blocks."""
 
-from bigmodel.reporting.text_curve import text_curve
+from bigmodel.reporting.text_curve import is_drawable, text_curve
 
 
 def test_high_values_are_high_and_the_mark_is_below_its_column() -> None:
@@ -15,3 +15,11 @@ def test_high_values_are_high_and_the_mark_is_below_its_column() -> None:
 def test_a_flat_curve_and_a_single_value() -> None:
     assert text_curve([1.0] * 5, "a", "b", marked=0)[-2] == "         └▲────"
     assert text_curve([3.0], "a", "b", marked=0)[-2].endswith("└▲")
+
+
+def test_only_some_encodings_have_blocks() -> None:
+    assert is_drawable("utf-8")
+    assert not is_drawable("ascii")
+    assert not is_drawable("latin-1")
+    assert not is_drawable(None)
+    assert not is_drawable("no such encoding")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,10 +83,11 @@ def _find_rate(run: Run) -> None:
 
 
 def _curve(test: RangeTest) -> list[str]:
-    """The smoothed losses in text, with a mark below the suggested rate."""
-    from bigmodel.reporting.text_curve import text_curve
+    """The smoothed losses in text, with a mark below the suggested rate; nothing where it would be a
+    field of question marks."""
+    from bigmodel.reporting.text_curve import is_drawable, text_curve
 
-    if len(test.rates) < 2:
+    if not is_drawable(getattr(sys.stdout, "encoding", None)):
         return []
     stride = -(-len(test.rates) // _COLUMNS)
     rates, losses = test.rates[::stride], test.smoothed[::stride]

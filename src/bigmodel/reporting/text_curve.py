@@ -7,6 +7,15 @@ from collections.abc import Sequence
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
+def is_drawable(encoding: str | None) -> bool:
+    """Whether a stream of that encoding has the characters."""
+    try:
+        f"{_EIGHTHS}│└─▲".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def text_curve(values: Sequence[float], left: str, right: str, marked: int, rows: int = 5) -> list[str]:
     """Draws values as columns of blocks, with a scale and a mark below.
 
