@@ -31,14 +31,13 @@ def test_git_and_energy_are_recorded_and_add_up(
     monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
     joules = itertools.count(step=1000)  # at each reading so many more
     monkeypatch.setattr(energy, "_reader", lambda _: lambda: float(next(joules)))
-    steps = ("trainer.max_steps=40", "trainer.max_minutes=1e-9")
-    first = bm.train(*WORDS, *steps, frame=ROWS, progress=False)
+    first = bm.train(*WORDS, "trainer.max_steps=4", frame=ROWS, progress=False)
     begun = read_summary(first.folder)
     assert begun is not None
     assert begun.energy["cpu"] >= 1000
     assert begun.environment["git_branch"] == "trunk"
     assert begun.environment["git_commit"] == git("rev-parse", "HEAD").strip()
-    bm.train(f"resume={first.folder}", "trainer.max_minutes=null", progress=False)
+    bm.train(f"resume={first.folder}", "trainer.max_steps=8", progress=False)
     ended = read_summary(first.folder)
     assert ended is not None
     assert ended.energy["cpu"] >= begun.energy["cpu"] + 1000
