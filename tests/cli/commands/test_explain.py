@@ -94,6 +94,18 @@ def test_samples_that_are_no_rows_are_drawn_each(
         assert len(found["attributions"]) == len(found["score"]) == len(found["explained"]) == 2
 
 
+def test_no_more_samples_are_explained_than_are_drawn(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bigmodel.cli.commands.explain_output.MOST_DRAWN", 2)
+    said = bigmodel("explain", made("photos"), "--output", tmp_path / "why", *CPU)
+    assert "Only the first 2 of 3 samples; --samples N takes more." in said.err
+    assert len(list((tmp_path / "why").iterdir())) == 2
+    said = bigmodel("explain", made("photos"), "--output", tmp_path / "why.png", *CPU)
+    assert "Only the first of 3 samples" in said.err
+    assert "1 sample of the validation set" in said.err
+
+
 @pytest.mark.parametrize(
     ("method", "file"),
     [("permutation", "why.png"), ("integrated_gradients", "why.png"), ("partial_dependence", "why")],

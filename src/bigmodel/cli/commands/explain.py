@@ -18,7 +18,12 @@ def run(arguments: Namespace) -> None:
     printed = arguments.output in (None, "-")
     output = None if printed else Path(arguments.output).expanduser()
     # Torch is only needed from here on.
-    from bigmodel.cli.commands.explain_output import check_output, columns_of, write_result
+    from bigmodel.cli.commands.explain_output import (
+        check_output,
+        columns_of,
+        most_drawn,
+        write_result,
+    )
     from bigmodel.cli.commands.explain_prompt import prompt_part
     from bigmodel.cli.commands.explain_subject import explained_part, subject_of
     from bigmodel.cli.commands.explain_summary import check_printable, notes_of, print_summary
@@ -47,8 +52,11 @@ def run(arguments: Namespace) -> None:
     if part is None:
         part = explained_part(loaded, arguments, needs_targets=method.needs_targets)
     samples = arguments.samples or usual_samples(method, spec)
+    if samples is None and output is not None and not of_texts:
+        samples = most_drawn(output, spec)
     if samples is not None and samples < len(part.part) and arguments.samples is None:
-        note(f"Only the first of {len(part.part):,} samples; --samples N takes more.")
+        which = "the first" if samples == 1 else f"the first {samples}"
+        note(f"Only {which} of {len(part.part):,} samples; --samples N takes more.")
     subject = subject_of(loaded, part, arguments.class_name, samples=samples)
     began = time.perf_counter()
     found = method.explain(subject, Options(seed=arguments.seed, repeats=arguments.repeats))

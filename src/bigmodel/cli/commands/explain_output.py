@@ -32,6 +32,13 @@ MOST_DRAWN = 100
 """Samples of which a folder holds pictures, if `--samples` does not say how many."""
 
 
+def most_drawn(path: Path, spec: DataSpec) -> int | None:
+    """How many samples are explained if `--samples` does not say: no more than are drawn; None: all."""
+    if isinstance(spec.input, Features):
+        return None
+    return {"": MOST_DRAWN, ".png": 1}.get(path.suffix.lower())
+
+
 def check_output(path: Path, method: str, spec: DataSpec, *, force: bool) -> None:
     """Checks that a file or folder can hold what a method finds, before anything is computed.
 
