@@ -236,6 +236,21 @@ def test_another_server_than_the_run_s_is_told_and_not_asked(
     assert len(library.heard("began")) == 1
 
 
+def test_a_server_that_has_never_known_the_run_may_be_corrected(
+    library: Library, tracked: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_SERVER_URL", "http://wrong:1")
+    library.breaks("init", FAULTS["raises"])
+    run = tracked("trackio")
+    run.start()
+    run.record(1)
+    run.end()
+    library.mend()
+    monkeypatch.setenv("TRACKIO_SERVER_URL", "http://right:1")
+    assert Supervisor("trackio", run.folder, once=True).wait(60)
+    assert library.steps() == [23]
+
+
 @pytest.mark.parametrize("url", ["http://me:pass@here:1", "http://here:1?write_token=x"])
 def test_a_url_with_a_password_is_not_kept(
     library: Library, tracked: Make, monkeypatch: pytest.MonkeyPatch, url: str
@@ -328,13 +343,16 @@ def test_secrets_are_not_in_what_is_told(
     library: Library, tracked: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "abcd1234secret")
+    monkeypatch.setenv("PWD", str(Path.cwd()))
     library.breaks(
-        "init", "raise RuntimeError('http://me:pass@host/ refuses ' + os.environ['SOME_API_KEY'])"
+        "init",
+        "raise RuntimeError('http://me:pass@host/ refuses ' + os.environ['SOME_API_KEY']"
+        " + ' in ' + os.environ['PWD'])",
     )
     run = tracked("trackio")
     run.start()
     run.end()
-    assert "RuntimeError: http://***@host/ refuses ***." in run.warnings()[-1]
+    assert f"RuntimeError: http://***@host/ refuses *** in {Path.cwd()}." in run.warnings()[-1]
 
 
 def test_several_trackers_end_together(library: Library, tracked: Make, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def main() -> NoReturn:
     try:
         _lower_priority()
         for variable, value in os.environ.items():
-            if looks_secret(variable):
+            if looks_secret(variable) and variable not in ("PWD", "OLDPWD"):  # which are folders
                 remember(value)
         needs = _work(name, folder, after, line)
         line.say(done=needs)
@@ -74,8 +74,7 @@ def _work(name: str, folder: Path, after: int, line: _Line) -> str:
         os.environ.setdefault(variable, progress.place[variable])
     tracker = kind(folder / FOLDER)
     place = _place([*kind.names, *kind.places])
-    if not progress.id:
-        progress.id, progress.place = tracker.new_id(run), place
+    progress.id = progress.id or tracker.new_id(run)
     for variable in kind.places:
         if (before := progress.place.get(variable)) not in (None, place.get(variable)):
             raise CheckpointError(
@@ -85,6 +84,7 @@ def _work(name: str, folder: Path, after: int, line: _Line) -> str:
     progress.write(kept)  # first: a run that is begun has to be found again
     try:
         where = tracker.open(run, progress)
+        progress.place = place
     finally:
         progress.write(kept)
     line.say(where=where)
