@@ -445,6 +445,7 @@ def test_the_rooms_are_those_that_the_import_linter_checks() -> None:
 OTHER_PATHS = (
     *("val/", "val/loss", "test/accuracy", "train/loss", "val-best/accuracy", "val/accuracy"),
     *("tests/models/test_linear.py", "logs/", "slurm/", "experiment/winner.yaml"),
+    *("trackers/", "trackers/wandb/"),
 )
 """What looks like one of our files and is not: metrics, a file that the reader writes, and what lies in
 the folders of runs and sweeps."""

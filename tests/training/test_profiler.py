@@ -36,8 +36,9 @@ def plan(steps_per_epoch: int, **settings: Any) -> Plan:
         (1000, {}, 400, range(400 + WARM_UP, 400 + WARM_UP + STEPS)),
         (1000, {}, 975, range(1000, 1000 + STEPS)),  # rather than across the evaluation
         (23, {}, 0, range(23, 23 + STEPS)),  # from the beginning of an epoch
-        (8, {}, 0, range(24, 31)),  # an epoch less its last step
-        (3, {}, 0, range(WARM_UP, WARM_UP + STEPS)),  # evaluations everywhere
+        (8, {"epochs": 30}, 0, range(24, 31)),  # an epoch less its last step
+        (8, {}, 0, range(32, 47)),  # two epochs to an evaluation, as in longer runs
+        (3, {"epochs": 30}, 0, range(WARM_UP, WARM_UP + STEPS)),  # evaluations everywhere
         (1000, {"max_steps": 12}, 0, range(6, 11)),
         (1000, {"max_steps": LEAST}, 0, range(2, 4)),
         (1000, {"max_steps": LEAST - 1}, 0, None),
