@@ -38,6 +38,7 @@ def test_packages_and_memory_add_up_and_parts_do_not(tmp_path: Path) -> None:
     meter = EnergyMeter(CPU, tmp_path)
     for file in files.values():
         file.write_text("12500000\n")
+    assert meter.since_lap == {"cpu": pytest.approx(3 * 2.5)}
     assert meter.lap() == {"cpu": pytest.approx(3 * 2.5)}
     assert meter.lap() == {"cpu": 0.0}
 

@@ -108,6 +108,15 @@ def test_a_git_in_the_current_folder_is_not_run(
         ("git@example.org:a/b.git", "git@example.org:a/b.git"),
         ("/srv/git/b.git", "/srv/git/b.git"),
         ("https://[secret", ""),
+        ("https://ann:sec/ret@example.org/a", ""),
+        ("ann:secret@example.org:a/b.git", "example.org:a/b.git"),
+        ("https://example.org/@ann/b", "https://example.org/@ann/b"),
+        (
+            "persistent-https::https://ann:secret@example.org/a",
+            "persistent-https::https://example.org/a",
+        ),
+        ("ext::sh -c 'curl https://ann:secret@example.org/a'", ""),
+        ("ext::fetch --token secret", ""),
     ],
 )
 def test_a_remote_is_told_without_credentials(url: str, shown: str) -> None:

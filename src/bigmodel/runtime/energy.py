@@ -64,9 +64,15 @@ class EnergyMeter:
 
     def lap(self) -> dict[str, float]:
         """Joules since the last call, of `cpu` and of `gpu`; without those of which nothing is known."""
-        self.sample()
-        used, self._used = self._used, dict.fromkeys(self._used, 0.0)
+        used = self.since_lap
+        self._used = dict.fromkeys(used, 0.0)
         return used
+
+    @property
+    def since_lap(self) -> dict[str, float]:
+        """What `lap` would give."""
+        self.sample()
+        return dict(self._used)
 
 
 def _packages(powercap: Path) -> list[_Counter]:

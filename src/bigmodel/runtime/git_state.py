@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from bigmodel.redaction import masked
 
@@ -64,15 +65,18 @@ def ask_git(folder: Path) -> Callable[[], dict[str, str]]:
 
 
 def without_credentials(url: str) -> str:
-    """A remote's address without user, password and query, which may hold a token."""
-    if "://" not in url:  # a path, or git@host:path
-        return masked(url)
+    """A remote's address without user, password and query, which may hold a token; empty if that cannot
+    be told, as of commands of a remote helper."""
+    before, separator, after = url.partition("://")
+    if not separator:  # a path, or git@host:path
+        return "" if "::" in url else masked(re.sub(r"^[^/@]*:[^/@]*@", "", url))
+    host, slash, path = re.split(r"[?#]", after)[0].partition("/")
+    host = host.rpartition("@")[2]
     try:
-        parts = urlsplit(url)
+        urlsplit(f"//{host}").port  # noqa: B018  # raises if it is none, but part of a password
     except ValueError:
         return ""
-    host = parts.netloc.rpartition("@")[2]
-    return masked(urlunsplit((parts.scheme, host, parts.path, "", "")))
+    return masked(f"{before}://{host}{slash}{path}") if re.fullmatch(r"[\w+.:-]+", before) else ""
 
 
 def _parse(status: str) -> dict[str, str]:

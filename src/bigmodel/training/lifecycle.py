@@ -93,9 +93,10 @@ def _conclude(run: Run) -> None:
         summary.found = {"optimizer.lr": progress.learning_rate}
     summary.longer = trend.longer(run) if summary.status == "finished" else ""
     summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
-    progress.spend(run.watch.lap(), run.watch.joules())
-    summary.seconds = round(progress.seconds, 3)
-    summary.energy = {kind: round(joules, 1) for kind, joules in progress.energy.items()}
+    spent = replace(progress)  # the checkpoint has no more than `progress` itself
+    spent.spend(run.watch.since_lap, run.watch.joules_since_lap)
+    summary.seconds = round(spent.seconds, 3)
+    summary.energy = {kind: round(joules, 1) for kind, joules in spent.energy.items()}
     # Only now is it known which engine was chosen, and how many threads.
     summary.environment |= {"device": str(run.runtime), "engine": run.engine.name}
     summary.skipped = progress.skipped_updates + len(progress.skipped_steps)

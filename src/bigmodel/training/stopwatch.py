@@ -60,6 +60,11 @@ class Stopwatch:
         seconds, self._lap = now - self._lap, now
         return seconds
 
+    @property
+    def joules_since_lap(self) -> dict[str, float]:
+        """Joules since the last call of `joules`."""
+        return {} if self._meter is None else self._meter.since_lap
+
     def joules(self) -> dict[str, float]:
         """Joules since the last call, as `EnergyMeter.lap` has them."""
         return {} if self._meter is None else self._meter.lap()
