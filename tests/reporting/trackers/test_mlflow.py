@@ -1,5 +1,6 @@
 """MLflow's own client: what it keeps of a run, and servers that do not answer."""
 
+import base64
 import os
 import shlex
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bigmodel.reporting.trackers import mlflow
 from tests.reporting import facts
 from tests.reporting.trackers.conftest import SilentServer, TrackedRun, named, until
 
@@ -94,6 +96,33 @@ def test_a_server_that_never_answers_ends_with_the_run(
     run.end()
     [told] = run.warnings()
     assert told.startswith("mlflow: 2 records of the run were not sent: It did not answer in time. ")
+
+
+def test_a_password_in_a_url_is_used_and_shown_nowhere(
+    tracked: Make, monkeypatch: pytest.MonkeyPatch, silent: SilentServer
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent.url.replace("//", "//me:p%40ss-word@"))
+    run = tracked("mlflow", wait=0.3)
+    run.start()
+    until(lambda: silent.connections)
+    head = silent.connections[0].recv(10000).decode()
+    assert f"Authorization: Basic {base64.b64encode(b'me:p@ss-word').decode()}" in head
+    run.end()
+    kept = "".join(path.read_text() for path in (run.folder / "trackers").iterdir())
+    assert "ss-word" not in kept + str(run.said)
+
+
+def test_the_library_is_given_a_url_without_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("URI", "USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that it is as before after the test
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
+    mlflow.take_out_user()
+    assert "MLFLOW_TRACKING_USERNAME" not in os.environ
+    os.environ["MLFLOW_TRACKING_URI"] = "https://me:p%40ss-word@host:5000/path"
+    mlflow.take_out_user()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "https://host:5000/path"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@ss-word"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from bigmodel.reporting.trackers import supervisor
 from bigmodel.reporting.trackers.described import progress_path
 from bigmodel.reporting.trackers.sink import Trackers
 from bigmodel.reporting.trackers.supervisor import Supervisor
+from bigmodel.reporting.trackers.worker import without_secrets
 from tests.reporting import facts
 from tests.reporting.trackers.conftest import Library, TrackedRun, named, until
 
@@ -353,6 +354,13 @@ def test_secrets_are_not_in_what_is_told(
     run.start()
     run.end()
     assert f"RuntimeError: http://***@host/ refuses *** in {Path.cwd()}." in run.warnings()[-1]
+
+
+def test_urls_are_told_without_passwords_and_tokens() -> None:
+    text = "see https://me:word@host/runs and https://host/?write_token=abc123&x=1, or 'a@b'"
+    assert without_secrets(text) == (
+        "see https://***@host/runs and https://host/?write_token=***&x=1, or 'a@b'"
+    )
 
 
 def test_several_trackers_end_together(library: Library, tracked: Make, tmp_path: Path) -> None:

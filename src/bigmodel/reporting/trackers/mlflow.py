@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from bigmodel.redaction import remember
 from bigmodel.reporting.trackers.base import Tracker
 from bigmodel.reporting.trackers.described import Description, Progress, flat_settings
 from bigmodel.reporting.trackers.records import Figures
@@ -38,6 +40,7 @@ class MLflow(Tracker):
         super().__init__(folder)
         for name, value in _DEFAULTS.items():
             os.environ.setdefault(name, value)
+        take_out_user()
         from mlflow import MlflowClient
 
         self._client = MlflowClient()
@@ -127,6 +130,18 @@ class MLflow(Tracker):
         self._client.log_batch(self._id, metrics=figures, tags=[RunTag("status", status), *tags])
         self._client.set_terminated(self._id, _STATUS.get(status, "KILLED"))
         return ""
+
+
+def take_out_user() -> None:
+    """Passes name and password of a URL on in the variables for them: the library prints the URL, which
+    is also told to the user and kept."""
+    url = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if url.scheme not in ("http", "https") or "@" not in url.netloc:
+        return
+    for name, value in (("USERNAME", url.username), ("PASSWORD", url.password)):
+        os.environ.setdefault(f"MLFLOW_TRACKING_{name}", unquote(value or ""))
+    remember(os.environ["MLFLOW_TRACKING_PASSWORD"])
+    os.environ["MLFLOW_TRACKING_URI"] = urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2]))
 
 
 def _allowed(name: str) -> str:

@@ -87,7 +87,7 @@ def _work(name: str, folder: Path, after: int, line: _Line) -> str:
         progress.place = place
     finally:
         progress.write(kept)
-    line.say(where=where)
+    line.say(where=without_secrets(where))
     _send(tracker, records, progress, kept, line)
     summary = run_summary.read_leniently(folder) or {}
     status = str(summary.get("status") or "")
@@ -179,8 +179,14 @@ def reason(error: BaseException) -> str:
     else:
         text = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")
     text = re.sub(r"with exception .*\(Caused by (.*)\)$", r"failed: \1", text)  # as urllib3 nests them
-    text = re.sub(r"//[^/@\s]+@", "//***@", masked(text))
+    text = without_secrets(text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def without_secrets(text: str) -> str:
+    """A text without known secrets, and without names, passwords and tokens in URLs."""
+    text = re.sub(r"//[^/@\s]+@", "//***@", masked(text))
+    return re.sub(r"([?&]\w*token=)[^&\s'\"]+", r"\1***", text)
 
 
 def _results(summary: Mapping[str, Any]) -> Figures:
