@@ -59,6 +59,28 @@ def test_a_frame_gives_a_frame_with_its_index(made: Run) -> None:
     assert opened(made("table")).explain(frame, samples=2).attributions.index.tolist() == ["x", "y"]
 
 
+def test_of_a_series_so_many_are_explained_as_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"x": [*[None] * 8, *map(float, range(12))], "y": np.arange(20) + 0.5})
+    run = bm.train(
+        *(
+            "data.target=y",
+            "model=fnn",
+            "trainer.max_steps=2",
+            "device=cpu",
+            f"hydra.run.dir={tmp_path}/run",
+        ),
+        frame=frame,
+        progress=False,
+    )
+    why = run.explain(frame["x"], samples=3)
+    assert why.attributions.index.tolist() == [0, 1, 2]
+    missing = run.explain(frame.head(1)[["x"]], "partial_dependence")  # there are no values to tell of
+    assert rows_of(missing.dependence) == []
+
+
 def test_arrays_and_pictures_give_arrays_in_the_shape_of_the_models_inputs(made: Run) -> None:
     features = np.random.default_rng(0).normal(size=(5, 5))
     why = opened(made("classes")).explain(features)
@@ -98,6 +120,11 @@ def test_mistakes_are_told_in_words(made: Run) -> None:
         run.explain(ROWS, "permutation")
     with pytest.raises(ConfigError, match=r"method=permutation: tells .* it is not for images"):
         opened(made("photos")).explain(method="permutation")
+    for option, value in [("samples", 0), ("samples", -1), ("repeats", 0), ("repeats", 1.5)]:
+        with pytest.raises(ConfigError, match=f"{option}={value}: must be a whole number, at least 1"):
+            run.explain(ROWS, **{option: value})
+    with pytest.raises(ConfigError, match="class_name=True: the run knows no such value"):
+        run.explain(ROWS, class_name=True)  # type: ignore[arg-type]
 
 
 def test_nothing_is_said_of_what_is_undefined(made: Run) -> None:

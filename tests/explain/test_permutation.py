@@ -77,12 +77,14 @@ def test_intervals_hold_the_truth() -> None:
     assert min(widths) > 0
 
 
-def test_without_targets_it_is_refused() -> None:
+def test_without_targets_or_with_one_sample_it_is_refused() -> None:
     from dataclasses import replace
 
     subject, _ = linear(VALUE)
     with pytest.raises(ConfigError, match="--method permutation: needs samples with their targets"):
         permutation(replace(subject, figure=None), Options())
+    with pytest.raises(ConfigError, match="--method permutation: needs two samples or more"):
+        permutation(subject.first(1), Options())  # shuffled they are the same
 
 
 def test_what_is_not_defined_is_nan() -> None:

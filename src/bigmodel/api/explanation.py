@@ -102,7 +102,7 @@ def explanation(method: str, result: Any, subject: Subject, given: GivenData) ->
         }
         frame = _frame(columns)
         return Explanation(method, importances=frame, figure=result.figure, value=result.value)
-    if isinstance(result, tuple) and isinstance(result[0], Dependence):
+    if isinstance(result, tuple) and all(isinstance(each, Dependence) for each in result):
         rows = [
             (each.name, each.output, value, float(mean), float(low), float(high))
             for each in result
@@ -120,8 +120,8 @@ def _like(result: Attributions, given: GivenData) -> Any:
     values = result.values.double().numpy()
     if result.tokens:
         return [row[~np.isnan(row)] for row in values]
-    if given.kind == "frame":
-        given = GivenData("frame", given.data.iloc[: len(values)])
+    if given.kind in ("frame", "series"):
+        given = GivenData(given.kind, given.data.iloc[: len(values)])
     if result.names and given.kind != "array":
         return given.like(dict(zip(result.names, values.T, strict=True)))
     return list(values) if given.kind == "list" else values

@@ -321,6 +321,9 @@ class TrainedRun:
             raise _with_arguments(error) from error
         if prompt is not None and data is not None:
             raise ConfigError("explain takes one of data and prompt.")
+        for option, count in {"samples": samples, "repeats": repeats}.items():
+            if count is not None and not (isinstance(count, int) and count > 0):
+                raise ConfigError(f"{option}={count!r}: must be a whole number, at least 1.")
         given = GivenData.of(data) if data is not None else GivenData("path", None)
         with may_need_extras("explain"), self._settings.applied(), unchanged():
             if prompt is not None:
@@ -334,7 +337,8 @@ class TrainedRun:
                 part = ExplainedPart(found.part, "the data", needed, found.columns)
             try:
                 most = samples or usual_samples(chosen, spec)
-                subject = subject_of(loaded, part, class_name, samples=most)
+                shown = None if class_name is None else str(class_name)
+                subject = subject_of(loaded, part, shown, samples=most)
                 result = chosen.explain(subject, Options(seed=seed, repeats=repeats))
             except ConfigError as error:
                 raise _with_arguments(error) from error

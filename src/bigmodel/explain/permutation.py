@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from bigmodel.errors import ConfigError
 from bigmodel.explain.groups import Columns
 from bigmodel.explain.results import Importances
 from bigmodel.explain.subject import Options, Subject
@@ -24,10 +25,12 @@ def permutation(subject: Subject, options: Options) -> Importances:
     """The importance of each column of a table, with 95 % intervals.
 
     Raises:
-        ConfigError: the samples have no targets.
-    UndefinedError: the model gives NaN or infinity.
+        ConfigError: the samples have no targets, or there is only one.
+        UndefinedError: the model gives NaN or infinity.
     """
     figure = subject.needed_figure("permutation")
+    if len(subject) < 2:
+        raise ConfigError("--method permutation: needs two samples or more, whose values it shuffles.")
     subject.check_defined()
     columns = Columns.from_preprocessing(subject.preprocessing)
     draw = torch.Generator().manual_seed(options.seed)

@@ -126,7 +126,7 @@ def columns_of(result: Result, subject: Subject, part: ExplainedPart) -> dict[st
         for value, mean, low, high in zip(each.values, each.mean, each.low, each.high, strict=True)
     ]
     heads = ("column", "value", "mean", "low", "high")
-    return {head: list(cells) for head, cells in zip(heads, zip(*rows, strict=True), strict=True)}
+    return {head: [row[place] for row in rows] for place, head in enumerate(heads)}
 
 
 def as_json(result: Result, subject: Subject, part: ExplainedPart) -> Any:
