@@ -34,7 +34,7 @@ def completion(line: str) -> dict[str, str]:
         (["--version"], {}, [f"bigmodel-train {bigmodel.__version__}\n"]),
         (["model=rnn", "--help"], {}, ["model.hidden_size"]),
         (["device=cuda:1", "--help"], {}, ["> cuda", "device.name"]),
-        (["--cfg", "job"], {}, ["hidden_sizes:", "epochs: 30"]),
+        (["--cfg", "job"], {}, ["hidden_sizes:", "epochs: auto"]),
         (["model=rnn", "--cfg", "job", "trainer.epochs=7"], {}, ["cell: gru", "epochs: 7"]),
         (["-sc", "install=bash"], {}, ["bigmodel-train", "complete"]),
         (["-sc", "query=bash"], completion("bigmodel-train model="), ["model=cnn", "model=fnn"]),

@@ -190,7 +190,7 @@ def test_a_mistake_that_all_find_is_told_once(tmp_path: Path) -> None:
     ("words", "status", "printed"),
     [
         (["--version"], 0, "bigmodel-train "),
-        (["--cfg", "job"], 0, "epochs: 30"),
+        (["--cfg", "job"], 0, "epochs: auto"),
         (["-m", "seed=1,2"], 1, "-m: srun has started 2 processes"),
         (["modle=fnn"], 1, "modle: no such setting"),
         (["device.ranks=3"], 1, "device.ranks=3: srun has started 2 processes"),
