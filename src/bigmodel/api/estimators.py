@@ -5,7 +5,6 @@ They follow scikit-learn's developer guide (https://scikit-learn.org/stable/deve
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +22,6 @@ from bigmodel.api.training import train
 from bigmodel.config import GROUPS
 from bigmodel.errors import UndefinedError, hydra_value
 from bigmodel.reporting.predictions import unused_name
-
-_BATCH, _STEPS, _LEAST, _MOST = 32, 1000, 5, 200
-"""Samples in a batch, and how many steps a run has at least, in these bounds of epochs."""
-_EVALUATIONS = 25
-"""How often a run is evaluated: small runs spend more time on that than on steps."""
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
@@ -89,26 +83,19 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         frame = table.append_column(name, pa.array(target))
         with tempfile.TemporaryDirectory(prefix="bigmodel-") as temporary:
             folder = self.output_dir or temporary
-            run = train(
-                *self._words(len(target), name, task, folder), frame=frame, progress=self.progress
-            )
+            run = train(*self._words(name, task, folder), frame=frame, progress=self.progress)
             self.checkpoint_ = _files_of(run.folder)
         self.run_ = run
 
-    def _words(self, rows: int, target: str, task: str, folder: str) -> list[str]:
+    def _words(self, target: str, task: str, folder: str) -> list[str]:
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
-        steps = math.ceil(rows / _BATCH)
-        epochs = min(_MOST, max(_LEAST, math.ceil(_STEPS / steps)))
         usual = {
             "data": "table",
             "data.target": hydra_value(target, literal=True),
             "data.task": task,
-            "data.batch_size": _BATCH,
             "seed": int(seed),
-            "trainer.epochs": epochs,
-            "trainer.eval_every": math.ceil(epochs / _EVALUATIONS),
             "trainer.tensorboard": "false",
             "output_dir": hydra_value(folder, literal=True),
         }
