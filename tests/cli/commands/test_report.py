@@ -137,6 +137,13 @@ def test_rows_are_shown_in_the_terms_of_the_table(bigmodel: Bigmodel, made: Run,
     assert {"city", "area", "built"} <= set(texts)  # a bar for each column, not for each input
     assert {"Paris", "New York", "(missing)"} & set(texts)
     assert "On the test set of table" in texts
+    row = tmp_path / "row.csv"
+    row.write_text("city,area,built,price\nRome,2.5,2024-03-11,30\n")
+    said = bigmodel(
+        "report", made("table"), "--data", row, "--output", page, "--force", "--device", "cpu"
+    )
+    assert said.status == 0, said.err
+    assert "What rmse depends on" not in Parts(page.read_text()).texts  # one row cannot be shuffled
 
 
 def test_the_figures_are_those_of_eval(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:

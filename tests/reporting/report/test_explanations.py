@@ -39,6 +39,15 @@ def test_few_of_many_bars_are_drawn_and_all_zero_is_no_fault() -> None:
     assert sum(isinstance(shape, Box) for shape in drawing.shapes) == MOST_BARS
 
 
+def test_a_bar_that_is_not_defined_says_so() -> None:
+    undefined = np.array([np.nan, 2.0])
+    drawing = bars("t", ["a", "b"], undefined, "x", np.full(2, np.nan), np.full(2, np.nan))
+    first, second = (shape for shape in drawing.shapes if isinstance(shape, Box))
+    assert (first.title, first.width, second.title) == ("a: not defined", 0.0, "b: 2")
+    assert "nan" not in drawing.svg().lower()
+    assert "nan" not in bars("t", ["a"], undefined[:1], "x").svg().lower()
+
+
 def test_pixels_have_the_colour_of_what_they_speak_for() -> None:
     values = np.zeros((2, 2))
     values[0, 0], values[1, 1] = 1.0, -1.0

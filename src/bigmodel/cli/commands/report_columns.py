@@ -20,11 +20,13 @@ _DEPENDENCE = 4  # columns with a chart of what the model says of their values
 
 def column_blocks(loaded: LoadedRun, data: EvalData) -> list[Block]:
     """How much the run's figure depends on each column, and what the model says of the values of those
-    that matter most; nothing if the samples have no columns."""
+    that matter most; nothing if the samples have no columns, or there is only one."""
     kind = loaded.preprocessing.spec.input
     if not isinstance(kind, Features) or kind.count > _MOST_COLUMNS:
         return []
     part = ExplainedPart(data.dataset.part(data.part), data.source, True)
+    if len(part.part) < 2:
+        return []
     subject = subject_of(loaded, part, None, samples=None)
     found = permutation(subject, Options(repeats=_REPEATS, budget=_BUDGET))
     dependence = partial_dependence(subject, Options(columns=found.names[:_DEPENDENCE]))

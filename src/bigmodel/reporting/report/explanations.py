@@ -51,18 +51,21 @@ def bars(
 
     Args:
         label: of the axis.
+        values: of each name; NaN if it has none.
         low, high: ends of intervals; NaN if there is none.
     """
-    names, values = names[:MOST_BARS], values[:MOST_BARS]
+    names, known = names[:MOST_BARS], np.isfinite(values[:MOST_BARS])
+    told = [f"{value:.4g}" if value == value else "not defined" for value in values[:MOST_BARS]]
+    values = np.where(known, values[:MOST_BARS], 0.0)
     low = values if low is None else np.where(np.isfinite(low[:MOST_BARS]), low[:MOST_BARS], values)
     high = values if high is None else np.where(np.isfinite(high[:MOST_BARS]), high[:MOST_BARS], values)
     left = min(_NAMES, max(map(text_width, names), default=0.0)) + 10
-    span = min(0.0, float(low.min())), max(0.0, float(high.max()))
+    span = float(low.min(initial=0.0)), float(high.max(initial=0.0))
     span = span if span[0] < span[1] else (0.0, 1.0)
     across = (_BARS - 12) / (span[1] - span[0])
     bottom = 30 + _ROW * len(names)
-    described = "; ".join(f"{name}: {value:.4g}" for name, value in zip(names, values, strict=True))
-    drawing = Drawing(left + _BARS, bottom + 38, title, described)
+    described = [f"{name}: {value}" for name, value in zip(names, told, strict=True)]
+    drawing = Drawing(left + _BARS, bottom + 38, title, "; ".join(described))
     drawing.add(Words(0, 10, shortened(title, drawing.width, 12), size=12.0, bold=True))
 
     def at(value: float) -> float:
@@ -77,7 +80,7 @@ def bars(
         y = 30 + _ROW * row
         ends = sorted((at(0.0), at(float(value))))
         colour = "c0" if value >= 0 else "c1"
-        said = f"{name}: {value:.4g}"
+        said = described[row]
         said += f", from {least:.4g} to {most:.4g}" if least < most else ""
         drawing.add(Words(left - 6, y + 8, shortened(name, _NAMES), "end"))
         drawing.add(Box(ends[0], y + 1, ends[1] - ends[0], _ROW - 6, colour, 0.75, said))
