@@ -67,6 +67,14 @@ def test_a_job_of_a_sweep_is_in_the_sweep_s_group(
     assert library.heard("logged")[-1][0]["status"] == "stopped"
 
 
+def test_jobs_of_a_named_sweep_are_told_apart(library: Library, tracked: Make) -> None:
+    run = tracked("trackio")
+    run.start(**named("rates"), changed={"optimizer.lr": "0.1"}, in_sweep=True)
+    run.end()
+    [[_, how]] = library.heard("began")
+    assert how["name"].startswith("rates,lr=0.1, ")
+
+
 FAULTS = {
     "raises": "raise RuntimeError('no such server')",
     "exits": "sys.exit('good bye')",

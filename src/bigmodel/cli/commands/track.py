@@ -91,7 +91,7 @@ def _describe(folder: Path) -> None:
         raise CheckpointError(f"{shown_path(folder)}: the settings of the run cannot be read.")
     parts = [group["name"] for kind in ("model", "data") if isinstance(group := config.get(kind), dict)]
     disk.make_folder(path.parent)
-    describe(" on ".join(parts), config, folder, {}).write(path)
+    describe(" on ".join(parts), config, folder).write(path)
 
 
 def _is_known(folder: Path, name: str) -> bool:

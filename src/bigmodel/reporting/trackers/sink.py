@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class Trackers(Sink):
     def start(self, info: RunInfo) -> None:
         path = described.description_path(info.folder)
         disk.make_folder(path.parent)
-        describe(info.title, info.config, info.folder, info.changed).write(path)
+        told = describe(info.title, info.config, info.folder)
+        replace(told, name=run_name.run_name(info)).write(path)
         for name in self._names:
             kept = described.progress_path(info.folder, name)
             if not kept.exists():  # so that `bigmodel track` knows of it, whatever happens
@@ -98,14 +100,11 @@ class Trackers(Sink):
             take(each.messages, self._say)
 
 
-def describe(
-    title: str, config: Mapping[str, Any], folder: Path, changed: Mapping[str, str]
-) -> Description:
+def describe(title: str, config: Mapping[str, Any], folder: Path) -> Description:
     """What trackers are told of a run before its first record.
 
     Args:
         config: without secrets.
-        changed: the settings that were typed for it.
     """
     run = config.get("run")
     named = run if isinstance(run, dict) else {}
@@ -116,7 +115,7 @@ def describe(
         folder=str(folder),
         records=jsonl.NAME,
         config={key: value for key, value in config.items() if key not in ("run", "sweep")},
-        name=str(named.get("name") or run_name.described(config, changed)),
+        name=str(named.get("name") or run_name.described(config, {})),
         tags=[str(tag) for tag in named.get("tags") or []],
         notes=str(named.get("notes") or ""),
         group="/".join(folder.parts[-3:-1]) if of_sweep else "",
