@@ -778,6 +778,45 @@ def test_trying_an_optimizer_leaves_the_model_as_it_was(own: Own, tmp_path: Path
     assert len(run.step.optimizer.state) == 0
 
 
+class Switched(OfTorch):
+    """Steps only between `train()` and `eval()`, as the package schedulefree does."""
+
+    on = False
+
+    def train(self) -> None:
+        self.on = True
+
+    def eval(self) -> None:
+        self.on = False
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002
+        if not self.on:
+            raise RuntimeError("not in train mode")
+        for parameter in self.param_groups[0]["params"]:
+            parameter.sub_(0.01 * parameter.grad)
+
+
+def test_an_optimizer_that_keeps_two_sets_of_weights_is_tried_in_training_mode(
+    own: Own, tmp_path: Path
+) -> None:
+    run, _ = built(tmp_path, own("optimizer", Switched))
+    assert warnings_of(run) == []
+    fit(run)
+
+
+def test_memory_for_one_copy_too_few_ends_no_run(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    settings = own("optimizer", lambda config, model: torch.optim.SGD(model.parameters(), config.lr))
+    monkeypatch.setattr(torch, "full_like", exhausted)
+    run, _ = built(tmp_path, settings)
+    assert warnings_of(run) == []
+
+
 def test_an_optimizer_may_wrap_another(own: Own, tmp_path: Path) -> None:
     class Wrapping:
         def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from bigmodel.build.custom_parts.isolation import isolated_randomness, reported_as
-from bigmodel.errors import SpecError, line_of
+from bigmodel.errors import SpecError, is_too_large, line_of
+from bigmodel.optim.optimizers import training_weights
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.registry import EntryConfig, optimizers, schedulers
 
@@ -51,7 +52,12 @@ def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> li
             f"{label}: it was given tensors that are not the model's parameters, such as copies, so the "
             "model would not change. Pass it model.parameters()."
         )
-    warnings = _try_step(model, config)
+    try:
+        warnings = _try_step(model, config)
+    except Exception as error:
+        if not is_too_large(error):
+            raise
+        warnings = []  # training itself needs no copy
     left = [name for p, name in trainable.items() if p not in theirs]
     if len(left) == len(trainable):
         raise SpecError(f"{label}: it was given none of the model's trainable parameters.")
@@ -83,6 +89,7 @@ def _try_step(model: nn.Module, config: EntryConfig) -> list[str]:
                 ' to super().__init__: {"lr": config.lr}.'
             )
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        training_weights(optimizer)
         before = [p.detach().clone() for p in trained]
         for _ in range(2):
             for parameter in trained:
