@@ -11,7 +11,7 @@ from typing import Any
 from bigmodel.cli.commands.eval import chosen_metrics, own_data
 from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
 from bigmodel.cli.commands.new_data import read_new_data
-from bigmodel.cli.commands.report import disk_name
+from bigmodel.cli.commands.output_files import file_stem
 from bigmodel.cli.messages import note
 from bigmodel.data.parts import SplitData
 from bigmodel.explain.figure import Figure
@@ -48,7 +48,7 @@ class ExplainedPart:
         """A name for a file of each of the first `count` samples, in order."""
         digits = len(str(max(count - 1, 0)))
         (named,) = self.labels(count).values()
-        stems = [disk_name(Path(str(name)).stem if isinstance(name, str) else "") for name in named]
+        stems = [file_stem(Path(str(name)).stem if isinstance(name, str) else "") for name in named]
         return [f"{n:0{digits}}-{stem}" if stem else f"{n:0{digits}}" for n, stem in enumerate(stems)]
 
 

@@ -18,6 +18,11 @@ from bigmodel.runtime.escaping import escape
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
+def file_stem(name: str) -> str:
+    """A name for a file, from one of a figure or a sample, which a plugin or a user may have chosen."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+
+
 def check_kind(path: Path, suffixes: Sequence[str], option: str = "--output") -> None:
     """Checks the type of an output file, which `option` names.
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from bigmodel.cli.commands.output_files import check_kind, check_place, write_bytes
+from bigmodel.cli.commands.output_files import check_kind, check_place, file_stem, write_bytes
 from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError, counted, require
 from bigmodel.reporting.formatting import shown_path
@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> None:
         ]
         pictures.mkdir(exist_ok=True)
         for name, drawing in drawn:
-            write_bytes(png_of_drawing(drawing), pictures / f"{disk_name(name)}.png")
+            write_bytes(png_of_drawing(drawing), pictures / f"{file_stem(name)}.png")
         note(f"Wrote {counted(len(drawn), 'picture')} to {shown_path(pictures)}")
 
 
@@ -65,11 +65,6 @@ def distinct_names(folders: Sequence[str]) -> list[str]:
         if len(set(ends)) == len(ends):
             return ends
     return ["/".join(each) for each in parts]
-
-
-def disk_name(name: str) -> str:
-    """A name for a file, from one of a figure, which a plugin may have chosen."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
 
 
 def _targets(arguments: Namespace) -> tuple[Path | None, Path | None]:
