@@ -502,6 +502,17 @@ def test_a_model_that_would_learn_nothing_is_refused(own: Own, tmp_path: Path, c
     refused(own("model", factory), tmp_path, "model=my_own", parts)
 
 
+def test_a_model_may_make_classes_impossible(own: Own, tmp_path: Path) -> None:
+    class Masking(Plain):
+        def forward(self, inputs: Tensor) -> Any:
+            outputs = super().forward(inputs)
+            impossible = torch.arange(outputs.shape[1]) == inputs.argmax(1)[:, None] % outputs.shape[1]
+            return outputs.masked_fill(impossible, -torch.inf)
+
+    run, _ = built(tmp_path, own("model", Masking))
+    assert not [text for text in warnings_of(run) if "NaN" in text]
+
+
 def test_a_model_that_ends_with_a_softmax_is_told(own: Own, tmp_path: Path) -> None:
     class Ended(Plain):
         def forward(self, inputs: Tensor) -> Any:

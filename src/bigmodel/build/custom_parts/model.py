@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from bigmodel.build.custom_parts.isolation import isolated, reported_as, warn_of_leak
 from bigmodel.errors import SpecError
+from bigmodel.metrics import defined
 from bigmodel.models.base import eval_mode
 from bigmodel.registry import EntryConfig
 from bigmodel.spec import DataSpec, NextTokens
@@ -39,7 +40,7 @@ def try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> tu
         with isolated(model) as tried:
             outputs = tried(passed)
         _check_outputs(outputs, label, inputs, spec, model)
-        if inputs.isfinite().all() and not outputs.isfinite().all():
+        if inputs.isfinite().all() and not defined(outputs, spec.target).all():
             count = int((~outputs.isfinite()).sum())
             raise SpecError(
                 f"{label}: {count:,} of its {outputs.numel():,} outputs are NaN or infinite before any"
