@@ -1,6 +1,7 @@
 """Metrics of choice in a run: recorded, monitored, told of each class at the end."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,3 +67,13 @@ def test_undefined_is_told_once_with_its_reason(tmp_path: Path) -> None:
     fit(run)
     said = [text for text in recorder.messages if "val/auc" in text]
     assert said == ["val/auc is not defined for this set: its samples are all of one class."]
+
+
+def test_undefined_for_the_test_set_is_told_with_its_reason(tmp_path: Path) -> None:
+    run, recorder = built(tmp_path, {"metrics": ["auc"]})
+    assert run.val is not None
+    test = deepcopy(run.val)
+    test.part.targets.fill_(1)  # type: ignore[union-attr]
+    fit(replace(run, test=test))
+    said = [text for text in recorder.messages if "/auc" in text]
+    assert said == ["test/auc is not defined for this set: its samples are all of one class."]

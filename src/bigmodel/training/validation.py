@@ -79,6 +79,8 @@ def test(run: Run) -> dict[str, float]:
     evaluation = _evaluate(run, run.test, samples=False, by_class=True, cuts=cuts)
     for name, each in evaluation.by_class.items():
         run.summary.test_by_class[f"test/{name}"] = dict(each)
+    for name, why in evaluation.reasons.items():
+        run.sinks.message(f"test/{name} is not defined for this set: {why}.", "warning")
     evaluation = _add_texts(run, "test", evaluation, samples=False)
     return {f"test/{name}": value for name, value in evaluation.metrics.items()}
 

@@ -90,7 +90,7 @@ def test_several_folders(bigmodel: Bigmodel, sweep: Path) -> None:
         ([], "the following arguments are required: FOLDER"),
         (["sweep", "--html", "page.htm"], "--html page.htm: '.htm' is not a supported type of file."),
         (["sweep", "--csv", "no/t.csv"], "--csv no/t.csv: there is no folder"),
-        (["sweep", "--csv", "table"], "--csv table: '' is not a supported type of file."),
+        (["sweep", "--csv", "table"], "--csv table: names no type of file."),
         (
             ["--csv", "sweep"],
             "--csv: sweep is a folder, but it takes a file to write, as in: sweep --csv",

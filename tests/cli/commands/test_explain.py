@@ -3,13 +3,21 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from bigmodel.cli.commands.explain_output import write_result
+from bigmodel.cli.commands.explain_subject import ExplainedPart
 from bigmodel.explain.methods import _METHODS
 from bigmodel.explain.names import METHODS
+from bigmodel.explain.results import Dependence
+from bigmodel.explain.subject import Subject
+from bigmodel.spec import Values
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
 
@@ -119,6 +127,19 @@ def test_columns_are_drawn(
     drawn = [output] if output.is_file() else sorted(output.iterdir())
     assert [path.suffix for path in drawn] == [".png"] * len(drawn)
     assert len(drawn) == (3 if file == "why" else 1)
+
+
+def test_files_of_columns_stay_in_the_folder_and_differ(tmp_path: Path) -> None:
+    names = ["../out", "a/b", "a-b", "A/B", "long" * 99]
+    line = torch.linspace(0, 1, 3)
+    found = tuple(
+        Dependence(name, "price", ("1", "2", "3"), line, line, line, (1.0, 2.0, 3.0)) for name in names
+    )
+    subject = cast(Subject, SimpleNamespace(target=Values(1, (0.0,), (1.0,))))
+    write_result(found, subject, cast(ExplainedPart, None), tmp_path / "curves")
+    assert [path.name for path in tmp_path.iterdir()] == ["curves"]
+    drawn = {path.name for path in (tmp_path / "curves").iterdir()}
+    assert drawn == {"..-out.png", "a-b.png", "a-b-2.png", "A-B-3.png", f"{'long' * 50}.png"}
 
 
 def test_columns_named_as_ours_keep_their_names(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:

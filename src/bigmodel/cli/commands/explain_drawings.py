@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.cli.commands.explain_subject import ExplainedPart
+from bigmodel.cli.commands.output_files import file_stems
 from bigmodel.data.media.audio import AudioSettings
 from bigmodel.explain.results import Attributions, Dependence, Importances, Result
 from bigmodel.explain.subject import Subject, score_words
@@ -31,7 +32,8 @@ def drawings_of(
     if isinstance(result, Importances):
         return [("importances", importance_bars(result))]
     if not isinstance(result, Attributions):
-        return [(each.name, dependence_chart(each, subject)) for each in result]
+        names = file_stems([each.name for each in result])
+        return [(n, dependence_chart(each, subject)) for n, each in zip(names, result, strict=True)]
     if result.names:
         return [("attributions", attribution_bars(result, subject))]
     count = 1 if together else len(result.scores)

@@ -66,10 +66,7 @@ def check_output(path: Path, method: str, spec: DataSpec, *, force: bool) -> Non
 
 def _check_folder(path: Path, method: str, spec: DataSpec, *, force: bool) -> None:
     if method != "partial_dependence" and isinstance(spec.input, Features):
-        raise ConfigError(
-            f"--output {path}: names no type of file. Supported:"
-            f" {', '.join((*TABLES, '.json', '.png'))}."
-        )
+        check_kind(path, (*TABLES, ".json", ".png"))
     require("PIL", "bigmodel explain --output FOLDER")
     if not path.is_dir():
         check_place(path, force=False)

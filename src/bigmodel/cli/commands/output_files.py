@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,10 +18,25 @@ from bigmodel.runtime.escaping import escape
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
 
+_LONGEST = 200  # bytes of a file's name, of which most file systems allow 255
+
 
 def file_stem(name: str) -> str:
     """A name for a file, from one of a figure or a sample, which a plugin or a user may have chosen."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    return plain.encode()[:_LONGEST].decode(errors="ignore")
+
+
+def file_stems(names: Sequence[str]) -> list[str]:
+    """Names for files that differ, also where letters of both cases are the same, in the same order."""
+    taken: set[str] = set()
+    found = []
+    for name in map(file_stem, names):
+        numbered = (f"{name}-{n}" for n in count(2))
+        own = next(each for each in chain([name], numbered) if each.casefold() not in taken)
+        taken.add(own.casefold())
+        found.append(own)
+    return found
 
 
 def check_kind(path: Path, suffixes: Sequence[str], option: str = "--output") -> None:
@@ -30,11 +46,11 @@ def check_kind(path: Path, suffixes: Sequence[str], option: str = "--output") ->
         ConfigError: its suffix is none of `suffixes`.
     """
     if path.suffix.lower() not in suffixes:
-        meant = did_you_mean(path.suffix.lower(), suffixes)
-        raise ConfigError(
-            f"{option} {path}: '{path.suffix}' is not a supported type of file.{meant} Supported:"
-            f" {', '.join(suffixes)}."
-        )
+        wrong = "names no type of file."
+        if path.suffix:
+            meant = did_you_mean(path.suffix.lower(), suffixes)
+            wrong = f"'{path.suffix}' is not a supported type of file.{meant}"
+        raise ConfigError(f"{option} {path}: {wrong} Supported: {', '.join(suffixes)}.")
 
 
 def check_place(path: Path, *, force: bool, option: str = "--output") -> None:
