@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bigmodel.data.reader import TextReader
+from bigmodel.data.texts.decoding import Decoder
 from bigmodel.data.texts.vocabulary import VocabularyReader
-
-_PENDING = 8  # tokens of one character, at most: it has at most 4 bytes
-_UNKNOWN = "\ufffd"
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,21 @@ def _pieces(
     decode: Callable[[list[int]], str], tokens: Sequence[int], special: dict[int, str]
 ) -> list[Piece]:
     found: list[Piece] = []
-    # What a token is written as may depend on the one before it, such as a leading space.
-    before: list[int] = []
-    new: list[int] = []
+    decoder, waiting = Decoder(decode), 0
     for index, token in enumerate(tokens):
         if token in special:
-            if new:
-                found.append(Piece(_UNKNOWN, index - len(new), len(new)))
+            if waiting:
+                found.append(Piece(decoder.finish(), index - waiting, waiting))
             found.append(Piece(special[token], index))
-            before, new = [], []
+            decoder, waiting = Decoder(decode), 0
             continue
-        new.append(token)
-        text = decode(before + new)[len(decode(before)) :]
-        last = index + 1 == len(tokens)
-        if not text.endswith(_UNKNOWN) or len(new) > _PENDING or last:
-            found.append(Piece(text, index - len(new) + 1, len(new)))
-            before, new = new, []
+        waiting += 1
+        text = decoder.add(token)
+        if text is None and index + 1 == len(tokens):
+            text = decoder.finish()
+        if text is not None:
+            found.append(Piece(text, index - waiting + 1, waiting))
+            waiting = 0
     return found
 
 

@@ -7,47 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.cli.commands import predict_texts
-from bigmodel.cli.commands.predict_texts import Stream
 from bigmodel.data.reader import TextReader
-from bigmodel.data.texts.vocabulary import Vocabulary
+from bigmodel.data.texts.decoding import Decoder
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
 from tests.cli.commands.test_loaded_run import loaded
-
-
-def streamed(vocabulary: Vocabulary, tokens: list[int]) -> list[str]:
-    pieces: list[str] = []
-    stream = Stream(vocabulary.decode, pieces.append)
-    for token in tokens:
-        stream.add(token)
-    stream.finish()
-    return pieces
-
-
-def test_a_character_is_shown_when_it_is_whole() -> None:
-    pieces = streamed(Vocabulary(unit="byte"), list("a☃é".encode()))
-    assert pieces == ["a", "☃", "é"]
-
-
-def test_bytes_that_are_no_text_are_shown_in_the_end() -> None:
-    tokens = [0xE2, 0x98, *b"ab", *[0x80] * 20, 0xE2]
-    pieces = streamed(Vocabulary(unit="byte"), tokens)
-    assert "".join(pieces) == bytes(tokens).decode(errors="replace")
-    assert len(pieces) > 2
 
 
 def test_pieces_of_words_come_out_as_they_would_together(made: Run) -> None:
     reader = loaded(made("pieces")).preprocessing.reader
     assert isinstance(reader, TextReader)
     text = " ROMEO: Ä ☃ Sweet,  so\n\nwould I"
-    pieces: list[str] = []
-    stream = Stream(reader.decode, pieces.append)
-    for token in reader.encode(text):
-        stream.add(token)
-    stream.finish()
-    assert "".join(pieces) == text
-    assert "" not in pieces
+    decoder = Decoder(reader.decode)
+    pieces = [*(decoder.add(token) for token in reader.encode(text)), decoder.finish()]
+    assert "".join(piece or "" for piece in pieces) == text
+    assert "" not in pieces[:-1]
 
 
 def test_a_prompt_is_gone_on_with(made: Run, bigmodel: Bigmodel) -> None:
@@ -177,29 +151,17 @@ def test_prompts_that_the_model_does_not_see_whole_are_told(
 def test_ctrl_c_in_the_middle_ends_the_line(
     made: Run, bigmodel: Bigmodel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, seen = Stream.add, []
+    add, seen = Decoder.add, []
 
-    def stopped(self: Stream, token: int) -> None:
-        add(self, token)
-        seen.append(token)
+    def stopped(self: Decoder, token: int) -> str | None:
         if len(seen) == 3:
             raise KeyboardInterrupt
+        seen.append(token)
+        return add(self, token)
 
-    monkeypatch.setattr(predict_texts.Stream, "add", stopped)
+    monkeypatch.setattr(Decoder, "add", stopped)
     said = bigmodel("predict", made("text"), "--prompt", "ROMEO:", "--device", "cpu")
     assert said.status == 130
     assert said.out.endswith("\n")
     assert len(said.out) == len("ROMEO:") + 3 + 1
     assert said.err == "bigmodel: Stopped.\n"
-
-
-def test_a_space_after_the_prompt_is_not_lost() -> None:
-    """As with tokenizers that make nothing of a text's first space."""
-
-    def decode(tokens: list[int]) -> str:
-        return "".join(" " + "ab"[token] for token in tokens).removeprefix(" ")
-
-    pieces: list[str] = []
-    stream = Stream(decode, pieces.append, before=[0])
-    stream.add(1)
-    assert pieces == [" b"]

@@ -17,6 +17,7 @@ from bigmodel.cli.commands.predict_rows import check_defined
 from bigmodel.cli.messages import note
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import TextReader
+from bigmodel.data.texts.decoding import Decoder
 from bigmodel.data.texts.files import read_lines
 from bigmodel.errors import ConfigError, DataError, counted
 from bigmodel.models.generation import Sampling, UndefinedTextsError, generate, translate, window_start
@@ -27,48 +28,6 @@ from bigmodel.spec import NextTokens, TokenPair
 
 _AT_ONCE = 128  # texts that are generated together
 _TOKENS, _TEMPERATURE, _BEAMS = 200, 0.8, 4  # defaults
-_PENDING = 8  # tokens held back until a character is complete: it has at most 4 bytes
-
-
-class Stream:
-    """Decodes tokens to text as they arrive; a character of several tokens is shown once it is complete.
-
-    The text of a token, such as a leading space, may depend on the token before it. So each piece is
-    decoded together with the previous one.
-
-    Args:
-        decode: tokens to text.
-        write: receives each piece.
-        before: the tokens that precede the text, such as a prompt.
-    """
-
-    def __init__(
-        self, decode: Callable[[list[int]], str], write: Callable[[str], Any], before: Sequence[int] = ()
-    ) -> None:
-        self._decode, self._write = decode, write
-        self._before = list(before)
-        self._new: list[int] = []
-
-    def add(self, token: int) -> None:
-        """Adds a token and writes what is complete."""
-        self._new.append(token)
-        text = self._text()
-        if not text.endswith("\ufffd") or len(self._new) > _PENDING:
-            self._show(text)
-
-    def finish(self) -> None:
-        """Writes the rest, complete or not."""
-        if self._new:
-            self._show(self._text())
-
-    def _text(self) -> str:
-        known = self._decode(self._before)
-        return self._decode(self._before + self._new)[len(known) :]
-
-    def _show(self, text: str) -> None:
-        if text:
-            self._write(text)
-        self._before, self._new = self._new, []
 
 
 def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
@@ -92,16 +51,18 @@ def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
         check_defined(written.count(None), len(written), "texts")
         return
 
-    def show(piece: str) -> None:
+    def show(piece: str | None) -> None:
+        if not piece:
+            return
         out.write(shown(piece))
         progress_messages.note_output()
         standard_streams.check_result()
 
     show(prompt)
-    stream = Stream(reader.decode, show, before)
+    decoder = Decoder(reader.decode, before)
     try:
-        _ask(loaded, [tokens], sampling, lambda new: stream.add(new[0]) if new[0] >= 0 else None)
-        stream.finish()
+        _ask(loaded, [tokens], sampling, lambda new: show(decoder.add(new[0])) if new[0] >= 0 else None)
+        show(decoder.finish())
     finally:
         out.write("\n")
 
