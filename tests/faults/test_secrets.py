@@ -9,6 +9,9 @@ import pytest
 from bigmodel import registry
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command, Result
+from tests.tracker_library import Library, library
+
+__all__ = ["library"]
 
 command = conftest.command
 SECRET = "hf_Sesame0pen"
@@ -57,11 +60,22 @@ def given(tmp_path: Path) -> list[str]:
 
 
 def leaks(tmp_path: Path, *results: Result) -> list[str]:
-    """Where the secret can be read."""
+    """Where the secret can be read; names of files and folders count."""
     files = [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
     assert files
     found = [str(path) for path in files if SECRET.encode() in path.read_bytes() or SECRET in str(path)]
     return found + [text for result in results for text in (result.out, result.err) if SECRET in text]
+
+
+def test_what_a_run_is_called_and_what_trackers_are_told(
+    library: Library, command: Command, tmp_path: Path
+) -> None:
+    result = command(*ARGUMENTS, f"data.api_key={SECRET}", "seed=3", "logger=[trackio]")
+    assert result.status == 0, result.err
+    assert leaks(tmp_path, result) == []
+    [[_, how]] = library.heard("began")
+    assert SECRET not in str(library.heard("began") + library.heard("logged"))
+    assert how["name"].startswith("fnn-vault,debug=fast,seed=3, ")
 
 
 @pytest.mark.parametrize("form", ["data.api_key={}", "data.api_key='{}'", "++data.api_key={}"])

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.cli import imports, invocation
 from bigmodel.cli.finding import find
@@ -21,7 +21,7 @@ from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
 from bigmodel.cli.launch.seen_folder import check_seen
 from bigmodel.errors import ConfigError
-from bigmodel.redaction import PER_INVOCATION
+from bigmodel.redaction import PER_INVOCATION, looks_secret, masked, redact_text
 from bigmodel.runtime import caches, progress_messages
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.git_state import ask_git
@@ -154,7 +154,8 @@ _NOT_CHANGES = (*PER_INVOCATION, "hydra", "run", "logger", "output_dir", "plugin
 
 
 def _changed(before: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings of this run that were typed, or that its sweep has chosen; see `RunConfig`.
+    """The settings of this run that were typed, or that its sweep has chosen, without secrets; see
+    `RunConfig`.
 
     Args:
         before: the words with which a resumed run was started.
@@ -163,10 +164,14 @@ def _changed(before: Sequence[str] = ()) -> dict[str, Any]:
 
     chosen = invocation.current.chosen
     if chosen is None:
-        now = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+        # Not resolved: secrets are references.
+        now: Any = []
+        if HydraConfig.initialized():
+            now = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         chosen = [*before, *now]
     own = {k: v for k, v in settings(chosen).items() if re.split(r"[./]", k)[0] not in _NOT_CHANGES}
-    return {"changed": own, "in_sweep": invocation.current.chosen is not None}
+    told = {k: masked(redact_text(k, v)) for k, v in own.items() if not looks_secret(k)}
+    return {"changed": told, "in_sweep": invocation.current.chosen is not None}
 
 
 def check_new(config: RunConfig) -> None:
