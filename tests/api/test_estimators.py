@@ -21,7 +21,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.sklearn import Classifier, Regressor
 
 QUICK = ["device=cpu", "device.engine=eager", "model.hidden_sizes=[32]"]
-FAST = [*QUICK, "trainer.epochs=30", "trainer.eval_every=30", "optimizer.lr=0.02"]
+FAST = [*QUICK, "data.batch_size=32", "trainer.epochs=30", "trainer.eval_every=30", "optimizer.lr=0.02"]
 SHORT = [*QUICK, "trainer.max_steps=5"]
 IRIS = load_iris(return_X_y=True)
 
