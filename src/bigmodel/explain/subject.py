@@ -158,7 +158,8 @@ class Subject:
 def scores(outputs: Tensor, index: Tensor, target: Target) -> Tensor:
     """Raw outputs as one number for each sample, linear in them: (batch,).
 
-    Of a class, its logit less the mean of the other classes' logits. Logits have an arbitrary constant
+    Of a class, its logit less the mean of the other classes' logits, but for those that -infinity makes
+    impossible. Logits have an arbitrary constant
     in common, which this takes away; of two classes it leaves the log-odds. Of a label, its log-odds; of
     a value, the value in its own unit.
 
@@ -171,7 +172,9 @@ def scores(outputs: Tensor, index: Tensor, target: Target) -> Tensor:
     own = outputs.gather(1, index[:, None])[:, 0]
     match target:
         case Classes(count=count) if count > 1:
-            return (own * count - outputs.sum(1)) / (count - 1)
+            impossible = outputs == -torch.inf
+            others = outputs.masked_fill(impossible, 0.0).sum(1) - own
+            return own - others / (count - 1 - impossible.sum(1)).clamp(min=1)
         case Values(mean=mean, std=std):
             scale, shift = (torch.tensor(x).to(outputs)[index] for x in (std, mean))
             return own * scale + shift
