@@ -57,7 +57,9 @@ def test_runs_and_verbs(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    events = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir())
+    [named] = (run / "tensorboard").iterdir()
+    assert re.fullmatch(r"[\w.=,+-]+", named.name)
+    events = b"".join(path.read_bytes() for path in named.iterdir())
     assert b"\x1b[31m" not in events
     assert rb"x1b" in events
 

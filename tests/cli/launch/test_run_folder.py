@@ -152,7 +152,9 @@ def test_a_run_s_folder_tells_what_it_was_started_with(tmp_path: Path) -> None:
     assert config.resume == "somewhere"  # the caller's own is left alone
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", "profile", "tensorboard", "train.log"])
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "metrics.jsonl", "profile", "tensorboard", "trackers", "train.log"]
+)
 @pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
 def test_what_a_run_would_write_over_is_not_free(tmp_path: Path, name: str, key: str) -> None:
     (tmp_path / name).symlink_to("nowhere")
