@@ -30,3 +30,14 @@ def test_it_is_the_mean_over_rows_with_that_value() -> None:
         expected = subject.outputs_of(inputs).softmax(1)[:, output].mean()
         torch.testing.assert_close(mean, expected)
     assert (colour.low <= colour.high).all()
+
+
+def test_the_band_of_a_probability_is_within_0_and_1() -> None:
+    subject = learnt("fnn", "table")
+    with torch.no_grad():
+        for parameter in subject.model.parameters():
+            parameter.mul_(8)  # a model that is sure: its rows' curves go from 0 to 1
+    for each in partial_dependence(subject, Options()):
+        assert (each.low >= 0).all()
+        assert (each.high <= 1).all()
+        assert (each.low <= each.high).all()

@@ -14,7 +14,7 @@ from bigmodel.explain.results import Dependence
 from bigmodel.explain.subject import Options, Subject
 from bigmodel.reporting.predictions import decode_outputs
 from bigmodel.runtime import progress_messages
-from bigmodel.spec import Classes
+from bigmodel.spec import Classes, Flags
 
 _GRID = 21  # values of a column
 _ROWS = 300  # in which it has each of them
@@ -45,6 +45,8 @@ def partial_dependence(subject: Subject, options: Options) -> tuple[Dependence, 
             said = torch.stack([_said(subject, inputs, places, each, output) for each in grid])
             own = said - said.mean(0) + said.mean()  # without the rows' own levels
             low, high = own.quantile(torch.tensor([0.1, 0.9], dtype=said.dtype), dim=1)
+            if isinstance(subject.target, Classes | Flags):  # moved curves may leave that
+                low, high = low.clamp(0, 1), high.clamp(0, 1)
             grid = grid.cpu()
             words, numbers = columns.words(column, grid), columns.numbers(column, grid)
             mean, low, high = said.mean(1).float(), low.float(), high.float()

@@ -76,7 +76,8 @@ class Dependence:
         output: the class, label or value that is predicted.
         values: its values, as a person reads them, in order.
         mean: of the samples' predictions at each value: (values,).
-        low, high: what 80 % of the samples' curves lie between, each moved to the same mean: (values,).
+        low, high: what 80 % of the samples' curves lie between, each moved to the same mean; of
+            probabilities between 0 and 1: (values,).
         numbers: the values as numbers, or empty if they are words.
     """
 

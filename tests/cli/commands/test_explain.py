@@ -142,6 +142,25 @@ def test_files_of_columns_stay_in_the_folder_and_differ(tmp_path: Path) -> None:
     assert drawn == {"..-out.png", "a-b.png", "a-b-2.png", "A-B-3.png", f"{'long' * 50}.png"}
 
 
+def test_a_folder_that_cannot_be_made_is_one_message(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        if self.name == "why":
+            raise PermissionError(13, "Permission denied")
+        make(self, mode, parents, exist_ok)
+
+    make = Path.mkdir
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for verb, words in (
+        ("explain", ("--method", "partial_dependence", "--output")),
+        ("report", ("--png",)),
+    ):
+        said = bigmodel(verb, made("table"), *words, tmp_path / "why", *CPU)
+        assert said.status == 1
+        assert said.err.endswith(f"{tmp_path / 'why'}: cannot be made: Permission denied.\n")
+
+
 def test_columns_named_as_ours_keep_their_names(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
     output = tmp_path / "why.csv"
     assert bigmodel("explain", made("taken"), "--output", output, *CPU).status == 0

@@ -16,6 +16,7 @@ from bigmodel.cli.commands.output_files import (
     TABLES,
     check_kind,
     check_place,
+    make_folder,
     write_bytes,
     write_columns,
 )
@@ -86,7 +87,7 @@ def write_result(result: Result, subject: Subject, part: ExplainedPart, path: Pa
     match path.suffix.lower():
         case "":
             drawn = drawings_of(result, subject, part)
-            path.mkdir(exist_ok=True)
+            make_folder(path)
             for name, drawing in drawn:
                 write_bytes(png_of_drawing(drawing), path / f"{name}.png")
             note(f"Wrote {counted(len(drawn), 'picture')} to {shown_path(path)}")

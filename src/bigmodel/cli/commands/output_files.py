@@ -118,6 +118,18 @@ def write_bytes(content: bytes, path: Path) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder for files, unless it is there.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be made: {error.strerror or error}.") from error
+
+
 def data_stream() -> TextIO:
     """Standard output for data: always UTF-8, as in the files written here."""
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -6,7 +6,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from bigmodel.cli.commands.output_files import check_kind, check_place, file_stem, write_bytes
+from bigmodel.cli.commands.output_files import (
+    check_kind,
+    check_place,
+    file_stem,
+    make_folder,
+    write_bytes,
+)
 from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError, counted, require
 from bigmodel.reporting.formatting import shown_path
@@ -51,7 +57,7 @@ def run(arguments: Namespace) -> None:
         drawn = [
             (f"{prefix}{chart.name}", chart.drawing) for prefix, s in parts for chart in charts_of(s)
         ]
-        pictures.mkdir(exist_ok=True)
+        make_folder(pictures)
         for name, drawing in drawn:
             write_bytes(png_of_drawing(drawing), pictures / f"{file_stem(name)}.png")
         note(f"Wrote {counted(len(drawn), 'picture')} to {shown_path(pictures)}")
