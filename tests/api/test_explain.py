@@ -130,6 +130,7 @@ def test_mistakes_are_told_in_words(made: Run) -> None:
 def test_nothing_is_said_of_what_is_undefined(made: Run) -> None:
     run = bm.load(made("classes"), device="cpu")
     run.model.head.bias.data[0] = torch.nan
-    with pytest.warns(UserWarning, match="3 of 3 samples have no explanation"):
+    with pytest.warns(UserWarning, match="3 of 3 samples have no explanation") as told:
         why = run.explain(np.zeros((3, 5)))
+    assert told[0].filename == __file__  # the line that asked
     assert np.isnan(why.scores).all()

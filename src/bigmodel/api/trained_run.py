@@ -481,4 +481,8 @@ def _note(text: str) -> None:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=4)
+    """Warns at the caller's own line, however deep this is called."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("bigmodel."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
