@@ -41,13 +41,14 @@ class ColouredText:
 
 
 def html_of(text: ColouredText) -> str:
-    """The text as HTML; each piece tells its number when it is pointed at."""
+    """The text as HTML; each piece tells its number, if it has one, when it is pointed at."""
     spans = []
     for piece, value, shade in zip(text.pieces, text.values, text.shades, strict=True):
         colour, share = _FOR if shade > 0 else _AGAINST, round(100 * _STRONGEST * abs(shade))
         shown = "\n".join(html_text(line) for line in piece.replace("\t", "    ").split("\n"))
         mixed = f"color-mix(in srgb,var(--{colour}) {share}%,transparent)"
-        spans.append(f'<span style="background:{mixed}" title="{value:+.4g}">{shown}</span>')
+        said = f' title="{value:+.4g}"' if value == value else ""
+        spans.append(f'<span style="background:{mixed}"{said}>{shown}</span>')
     return "".join(spans)
 
 
