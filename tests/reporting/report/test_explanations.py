@@ -77,3 +77,14 @@ def test_categories_are_named_below_their_dots() -> None:
     drawing = dependence("city", "price", ["Rome", "Oslo"], (), means, means - 0.5, means + 0.5)
     assert {"Rome", "Oslo"} <= {shape.text for shape in drawing.shapes if isinstance(shape, Words)}
     assert drawing.description == "Rome: 1; Oslo: 2"
+
+
+@pytest.mark.parametrize("count", [8, 20])
+def test_dates_below_their_dots_are_told_apart(count: int) -> None:
+    dates = [f"20{10 + n}-0{1 + n % 9}-15" for n in range(count)]
+    means = np.linspace(0, 1, count)
+    drawing = dependence("when", "price", dates, (), means, means, means)
+    shown = [s.text for s in drawing.shapes if isinstance(s, Words) and s.text.startswith("20")]
+    assert len(shown) >= 2
+    assert len(set(shown)) == len(shown)
+    assert all(text.removesuffix("…") != "201" for text in shown)

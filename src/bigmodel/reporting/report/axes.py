@@ -125,11 +125,16 @@ class Axes:
             values = [value for value in all_ticks if not whole or value == int(value)]
             return [(value, tick_text(value)) for value in values]
         each = (WIDTH - _LEFT - _RIGHT) / max(1, len(names))
-        stride = max(1, math.ceil(24 / each))  # every other one, if all would overlap
-        return [
-            (float(place), shortened(names[place], each * stride - 2))
-            for place in range(0, len(names), stride)
-        ]
+        least = max(1, math.ceil(24 / each))  # every other one, if all would overlap
+
+        def shown(stride: int) -> dict[int, str]:
+            places = range(0, len(names), stride)
+            return {place: shortened(names[place], each * stride - 2) for place in places}
+
+        # Fewer, if their beginnings alone are the same, as those of dates.
+        chosen = [shown(stride) for stride in range(least, max(least, len(names) // 3) + 1)]
+        texts = next((c for c in chosen if len(set(c.values())) == len(c)), chosen[0])
+        return [(float(place), text) for place, text in texts.items()]
 
     def _draw_grid(self, labels: tuple[str, str], whole_x: bool, x_names: Sequence[str] | None) -> None:
         down = self.bottom
