@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bigmodel.optim.optimizers import training_weights
 from bigmodel.reporting.base import Record
 from bigmodel.runtime.signals import Stopped
 from bigmodel.training.finders import range_test as finder
-from bigmodel.training.finders.range_test import range_test, smooth, suggest
+from bigmodel.training.finders.range_test import range_test, smooth, suggest, use_rate
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
 from tests.small_runs import Recorder, built
@@ -86,6 +87,20 @@ def test_nothing_of_the_run_is_changed(tmp_path: Path, settings: dict[str, Any])
     test = range_test(run)
     assert len(test.rates) > 20
     assert_same(whole_state(run), before)
+
+
+def test_what_an_optimizer_counts_in_its_groups_outlasts_the_rate(tmp_path: Path) -> None:
+    """As in a user's own, whose counts nobody else knows; the decay that goes by the rate follows it."""
+    run, _ = built(tmp_path, {"optimizer.lr": "auto"})
+    for group in run.step.optimizer.param_groups:
+        group["count"] = 7
+    plain = run.options_at
+    run = replace(
+        run, options_at=lambda rate: [o | {"count": 0, "eps": rate / 1000} for o in plain(rate)]
+    )
+    use_rate(run, 0.5)
+    for group in run.step.optimizer.param_groups:
+        assert (group["lr"], group["eps"], group["count"]) == (0.5, 0.0005, 7)
 
 
 @pytest.mark.parametrize("settings", [s for _, s in OPTIMIZERS], ids=[name for name, _ in OPTIMIZERS])

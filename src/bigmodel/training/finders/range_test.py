@@ -137,10 +137,15 @@ def _decay(run: Run) -> float:
 
 
 def use_rate(run: Run, rate: float) -> None:
-    """Gives the optimizer's groups the options that they have with `optimizer.lr` of that value."""
-    for group, own in zip(run.step.optimizer.param_groups, run.options_at(rate), strict=True):
+    """Gives the optimizer's groups the learning rate that they have with `optimizer.lr` of that value,
+    and what follows from it. All else stays: a user's own optimizer may count in its groups."""
+    groups = zip(
+        run.step.optimizer.param_groups, run.options_at(rate), run.options_at(2 * rate), strict=True
+    )
+    for group, own, other in groups:
         base = float(own.pop("lr"))
-        group.update(own)
+        # A decay may follow from the length of a resumed run as well.
+        group.update({k: v for k, v in own.items() if k == "weight_decay" or v != other[k]})
         if group.get("initial_lr", group["lr"]) != base:
             _set(group, base)
             if "initial_lr" in group:
