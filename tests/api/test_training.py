@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 import bigmodel as bm
+from bigmodel.api import training
 from bigmodel.cli import invocation
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import models
@@ -274,11 +275,56 @@ def test_an_interrupt_while_the_thread_starts_leaves_nothing(
 
     monkeypatch.setattr(threading.Thread, "start", start)
     monkeypatch.setattr("bigmodel.api.training._START", 60 if started else 0.1)
+    monkeypatch.setattr("bigmodel.cli.job.ask_git", for_ever)  # what a run asks before it has a folder
     before = process()
     with pytest.raises(KeyboardInterrupt, match=r"^Stopped\.$" if started else None):
         trained("trainer.max_steps=1000000")
     check_unchanged(before)
     assert list(there.iterdir()) == []
+
+
+def for_ever(*_: Any) -> None:
+    while True:
+        time.sleep(0.001)
+
+
+def test_a_thread_is_interrupted_after_it_has_started_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, looked, going_on = threading.Thread.start, training._starts_another, threading.Event()
+    seen: list[bool] = []
+    ends: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "child":
+            going_on.wait()
+        real(thread)
+
+    def starts_another(ident: int) -> bool:
+        seen.append(looked(ident))
+        return seen[-1]
+
+    def work() -> None:
+        try:
+            threading.Thread(target=ends.append, args=("child",), name="child").start()
+            for_ever()
+        except KeyboardInterrupt:
+            ends.append("parent")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(training, "_starts_another", starts_another)
+    parent = threading.Thread(target=work)
+    parent.start()
+    while not looked(parent.ident or 0):
+        time.sleep(0.001)
+    interrupting = threading.Thread(target=training._interrupt, args=(parent,))
+    interrupting.start()
+    while len(seen) < 2:
+        time.sleep(0.001)
+    going_on.set()
+    interrupting.join()
+    parent.join()
+    assert seen[:2] == [True, True]
+    assert seen[-1] is False
+    assert ends == ["child", "parent"]
 
 
 def test_progress_is_printed(there: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -171,8 +173,8 @@ def _interruptible(work: Callable[[], None], current: Invocation) -> None:
     begun, over = threading.Event(), threading.Event()  # after an interrupt, Thread knows neither
 
     def run() -> None:
-        begun.set()
         try:
+            begun.set()
             work()
         except BaseException as error:
             raised.append(error)
@@ -205,8 +207,21 @@ def _interruptible(work: Callable[[], None], current: Invocation) -> None:
 
 def _interrupt(thread: threading.Thread) -> None:
     assert thread.ident is not None
+    # A thread that is being started goes by its parent's identity at first. It would be interrupted in
+    # its parent's place, and its parent would wait for it to begin, for ever.
+    while _starts_another(thread.ident):
+        time.sleep(0.001)
     error = ctypes.py_object(KeyboardInterrupt)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), error)
+
+
+def _starts_another(ident: int) -> bool:
+    frame = sys._current_frames().get(ident)
+    while frame is not None:
+        if frame.f_code is threading.Thread.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class _Nowhere(io.StringIO):

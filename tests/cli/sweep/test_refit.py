@@ -220,7 +220,7 @@ def test_the_best_settings_of_folds_are_trained_without_them(command: Command, t
     written = yaml.safe_load((tmp_path / "whole" / "experiment" / "winner.yaml").read_text())
     assert (written["data"], written["trainer"]) == (
         {"validation": False},
-        {"tensorboard": False, "epochs": 1},
+        {"tensorboard": False, "epochs": 1, "early_stopping": {"patience": None}},
     )
     assert "(150 train)" in result.out
 
