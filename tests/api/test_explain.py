@@ -35,6 +35,7 @@ def test_rows_in_any_form_are_explained_as_by_the_command(
     assert by_rows.attributions == [pytest.approx(row, rel=1e-5) for row in expected]
     assert isinstance(run.explain(pa.table(COLUMNS)).attributions, pa.Table)
     assert list(run.explain(COLUMNS).attributions) == ["city", "area", "built"]
+    assert "; 1 sample;" in repr(run.explain(ROWS[:1]))
     sums = np.array([sum(row.values()) for row in by_rows.attributions])
     np.testing.assert_allclose(sums, by_rows.scores - by_rows.baseline_scores, rtol=1e-3)
     prices = [row["prediction"] for row in run.predict(ROWS)]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigmodel.api.new_data import GivenData
+from bigmodel.errors import counted
 from bigmodel.explain.results import Attributions, Dependence, Importances
 from bigmodel.explain.subject import Subject
 
@@ -51,7 +52,7 @@ class Explanation:
     tokens: tuple[tuple[str, ...], ...] = ()
 
     def __repr__(self) -> str:
-        about = f"{len(self.explained):,} samples" if self.explained else self.figure
+        about = counted(len(self.explained), "sample") if self.explained else self.figure
         ranked = [row["column"] for row in _rows(self.importances)]
         more = ", …" if len(ranked) > _MOST_NAMES else ""
         words = [self.method, about, ", ".join(ranked[:_MOST_NAMES]) + more]

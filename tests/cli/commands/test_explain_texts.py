@@ -169,6 +169,7 @@ def test_a_translation_is_shown_with_what_it_looks_at(made: Run, bigmodel: Bigmo
         ("reviews", ("--prompt", "good", "--class", "po"), "--class po: .*Did you mean 'pos'"),
         ("text", ("--prompt", "Good", "--class", "ni"), "is not one token of this run, but 'n', 'i'"),
         ("text", ("--prompt", ""), "--prompt: is empty"),
+        ("reviews", ("--prompt", " "), "--prompt: is empty"),
         ("text", ("--prompt", "Z"), "'Z' .* has no token"),
         ("text", ("--prompt", "G", "--output", "why.npz"), "'.npz' is not a supported type"),
     ],

@@ -15,7 +15,7 @@ from bigmodel.cli.commands.predict_texts import (
     written_tokens,
 )
 from bigmodel.data.parts import Part, TextPairs
-from bigmodel.errors import ConfigError, UndefinedError
+from bigmodel.errors import ConfigError, DataError, UndefinedError
 from bigmodel.models.generation import window_start
 from bigmodel.spec import IGNORED, NextTokens, TokenPair, Tokens
 
@@ -41,6 +41,8 @@ def prompt_part(loaded: LoadedRun, prompt: str, notify: Notify) -> ExplainedPart
         encoded_prompt(reader, prompt, loaded)
         return ExplainedPart(_translated(loaded, prompt), "the prompt", False)
     if not isinstance(spec.target, NextTokens):
+        if not prompt.strip():
+            raise DataError("--prompt: is empty. Type the text to explain.")
         return ExplainedPart(loaded.reader.read_values([prompt]).part, "the prompt", False)
     tokens = encoded_prompt(reader, prompt, loaded)
     note_cut(loaded, [tokens], notify)
