@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from bigmodel.cli.commands.explain_texts import _last_guesses
+from bigmodel.explain.results import LogitLens
 from tests.cli.commands.cli import Bigmodel, Said
 from tests.cli.commands.conftest import Run
 
@@ -188,3 +191,17 @@ def test_only_the_first_window_of_a_long_text_is_explained_and_said_so(
     said = explained(bigmodel, made("text"))
     assert {row["text"] for row in rows_of(said.out)} == {"0"}
     assert re.search(r"Only the first of \d+ samples; --samples N takes more", said.err)
+
+
+def test_blanks_that_layers_would_write_are_seen() -> None:
+    lens = LogitLens(
+        layers=("block 1",),
+        inputs=("a",),
+        truths=("",),
+        best=(((" ", "\n", "b"),),),
+        probabilities=torch.tensor([[[0.5, 0.3, 0.1]]]),
+        truth_probabilities=torch.zeros(1, 1),
+        ranks=torch.zeros(1, 1),
+        entropy=torch.zeros(1, 1),
+    )
+    assert _last_guesses(lens).rows == [["block 1", "_ 0.500", "\\n 0.300", "b 0.100"]]

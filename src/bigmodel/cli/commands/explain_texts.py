@@ -25,7 +25,13 @@ from bigmodel.explain.results import AttentionMap, AttentionMaps, Attributions, 
 from bigmodel.explain.subject import Subject, score_words
 from bigmodel.explain.words import word_sums, words_of
 from bigmodel.reporting.formatting import figure
-from bigmodel.reporting.report.attention_maps import LensView, Panel, attention_maps, logit_lens
+from bigmodel.reporting.report.attention_maps import (
+    LensView,
+    Panel,
+    attention_maps,
+    logit_lens,
+    visible,
+)
 from bigmodel.reporting.report.coloured_text import ColouredText, png_of
 from bigmodel.reporting.report.content import (
     Block,
@@ -290,7 +296,7 @@ def _last_guesses(lens: LogitLens) -> Table:
     rows = []
     for layer in reversed(range(len(lens.layers))):
         pairs = zip(lens.best[layer][-1], lens.probabilities[layer, -1].tolist(), strict=True)
-        rows.append([lens.layers[layer], *(f"{word} {share:.3f}" for word, share in pairs)])
+        rows.append([lens.layers[layer], *(f"{visible(word)} {share:.3f}" for word, share in pairs)])
     return Table(["layer", *(f"guess {n}" for n in range(1, len(rows[0])))], rows)
 
 

@@ -89,7 +89,7 @@ class _Size:
 
 
 def _label_room(labels: Sequence[str]) -> float:
-    return min(_MOST_LABEL, max(text_width(_visible(label), 9) for label in labels)) + 4
+    return min(_MOST_LABEL, max(text_width(visible(label), 9) for label in labels)) + 4
 
 
 def _draw_panel(drawing: Drawing, panel: Panel, size: _Size, x: float, y: float) -> None:
@@ -103,14 +103,14 @@ def _draw_panel(drawing: Drawing, panel: Panel, size: _Size, x: float, y: float)
         return
     stride = math.ceil(_LINE / size.cell)  # of more labels, only some have room
     for place in range(0, queries, stride):
-        label = shortened(_visible(panel.queries[place]), _MOST_LABEL, 9)
+        label = shortened(visible(panel.queries[place]), _MOST_LABEL, 9)
         drawing.add(Words(left - 3, top + size.cell * (place + 0.5), label, "end", size=9))
     for place in range(0, keys, stride):
-        label = shortened(_visible(panel.keys[place]), _MOST_LABEL, 9)
+        label = shortened(visible(panel.keys[place]), _MOST_LABEL, 9)
         drawing.add(Words(left + size.cell * (place + 0.5), top - 3, label, size=9, upwards=True))
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """A label whose blanks are seen."""
     blank = text.strip(" ") == ""
     return "_" * len(text) if blank else text.replace("\n", "\\n").replace("\t", "\\t")
@@ -163,7 +163,7 @@ def logit_lens(title: str, view: LensView) -> Drawing:
         drawing.add(Words(_MARGIN, y + high / 2, name, colour="faint"))
         for position in range(first, count):
             x, share = left + wide * (position - first), float(view.probabilities[layer, position])
-            word = _visible(view.best[layer][position])
+            word = visible(view.best[layer][position])
             drawing.add(Box(x, y, wide - 1, high - 1, "c0", 0.75 * share, f"{word}: {share:.3f}"))
             cut = shortened(word, wide - 6)
             drawing.add(Words(x + wide / 2, y + high / 2, cut, "middle"))
@@ -179,7 +179,7 @@ def logit_lens(title: str, view: LensView) -> Drawing:
     for position in range(first, count):
         x = left + wide * (position - first + 0.5)
         below = top + high * (len(view.layers) + 1.5) + 4
-        drawing.add(Words(x, below, shortened(_visible(view.inputs[position]), wide - 6), "middle"))
-        follows = shortened(_visible(view.truths[position]), wide - 6)
+        drawing.add(Words(x, below, shortened(visible(view.inputs[position]), wide - 6), "middle"))
+        follows = shortened(visible(view.truths[position]), wide - 6)
         drawing.add(Words(x, top + high / 2, follows, "middle", "good"))
     return drawing
