@@ -197,11 +197,11 @@ def test_a_mistake_that_all_find_is_told_once(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_the_others_end_with_the_first_when_there_is_nothing_to_train(
+def test_the_others_end_as_the_first_does_when_there_is_nothing_to_train(
     tmp_path: Path, words: list[str], status: int, printed: str
 ) -> None:
     first, other = together(tmp_path, *words, slurm=True)
-    assert (first.wait(), other.wait()) == (status, 0)
+    assert (first.wait(), other.wait()) == (status, status)
     assert printed in first.log
     assert other.log == ""
     assert not (tmp_path / "outputs").exists()

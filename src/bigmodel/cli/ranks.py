@@ -165,10 +165,10 @@ def follow(place: Place, act: Callable[[DictConfig, Path, Ranks], None]) -> int:
     sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     current = invocation.current
     current.meeting = meeting = Meeting(place)
-    text = meeting.hear()
-    if text is None:
-        return 0
-    task = Task.from_text(text)
+    told = meeting.hear()
+    if isinstance(told, int):
+        return told
+    task = Task.from_text(told)
     current.resumed, current.may_change = task.resumed, task.may_change
     current.signals.enter(SignalMode.RAISE)
     try:

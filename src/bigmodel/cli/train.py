@@ -73,10 +73,14 @@ def _obey_together(argv: list[str], place: environment.Place) -> int:
         job.import_everything()
         return follow(place, job.run_along)
     invocation.current.meeting = meeting = Meeting(place)
+    status = 1
     try:
-        return _obey(argv)
+        status = _obey(argv)
     finally:
-        meeting.open(None)  # if there is nothing to train
+        # If there is nothing to train. A mistake is one of all: what has started them, such as torchrun,
+        # may wait for the first where the others seem to have succeeded.
+        meeting.open(status)
+    return status
 
 
 def _is_told_here(error: BaseException, stopped: int | None) -> bool:

@@ -57,19 +57,19 @@ class Meeting:
         """How many processes there are."""
         return self.place.size
 
-    def open(self, task: str | None) -> None:
-        """Tells the others what to do, once; None: nothing."""
+    def open(self, task: str | int) -> None:
+        """Tells the others what to do, once; or the exit status of all, if there is nothing to do."""
         if self._is_open:
             return
         self._is_open = True
-        self._store.set("task", task or "")  # a text, and no pickle: other programs reach the port, too
-        if task is None:  # the store may be this process's: it stays until they have heard
+        self._store.set("task", str(task))  # a text, and no pickle: other programs reach the port, too
+        if isinstance(task, int):  # the store may be this process's: it stays until they have heard
             deadline = time.monotonic() + _GRACE
             while self._store.add("left", 0) < self.size - 1 and time.monotonic() < deadline:
                 time.sleep(_POLL)
 
-    def hear(self) -> str | None:
-        """What the first has told the others to do.
+    def hear(self) -> str | int:
+        """What the first has told the others to do, or the status to exit with.
 
         Raises:
             LostRankError: it has ended.
@@ -78,11 +78,12 @@ class Meeting:
             while not self._store.check(["task"]):
                 time.sleep(_POLL)
             task: str = self._store.get("task").decode()
-            if not task:
-                self._store.add("left", 1)
+            if not task.isdecimal():
+                return task
+            self._store.add("left", 1)
         except RuntimeError as error:
             raise LostRankError from error
-        return task or None
+        return int(task)
 
     def form(self, timeout: float) -> ProcessGroup:
         """The group in which all of them train.
