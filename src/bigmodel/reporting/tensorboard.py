@@ -250,10 +250,31 @@ def _flat(
             yield key, str(list(value) if isinstance(value, Sequence) else value)
 
 
+def add_pictures(run: Path, group: str, pictures: Mapping[str, bytes], step: int) -> None:
+    """Adds PNG files to the Images page of a run that has been trained.
+
+    Args:
+        run: its folder.
+        group: of the pictures, shown after those of training.
+        pictures: by name.
+        step: of the weights that they show.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    base = run / FOLDER
+    file = events.EventFile(_known_folder(base) or base)
+    file.add(step, [events.png(f"~{group}/{name}", data) for name, data in pictures.items()])
+    file.close()
+
+
 def _own_folder(base: Path, info: RunInfo) -> Path:
-    """Where a run's files go: into a folder with its name, which the page shows. A resumed run goes on
-    where it was; earlier versions wrote into `tensorboard` itself."""
+    """Where a run's files go: into a folder with its name, which the page shows."""
+    return _known_folder(base) or base / folder_name(run_name(info))
+
+
+def _known_folder(base: Path) -> Path | None:
+    """Where a run has its files; earlier versions wrote into `tensorboard` itself."""
     if any(base.glob("events.out.*")):
         return base
-    known = sorted(path.parent for path in base.glob("*/events.out.*"))
-    return known[0] if known else base / folder_name(run_name(info))
+    return min((path.parent for path in base.glob("*/events.out.*")), default=None)

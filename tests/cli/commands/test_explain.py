@@ -1,7 +1,9 @@
 """`bigmodel explain`: tables, pictures and recordings, to the terminal and into files."""
 
 import csv
+import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bigmodel.cli.commands.explain_output import write_result
 from bigmodel.cli.commands.explain_subject import ExplainedPart
@@ -54,6 +57,41 @@ def test_attributions_of_rows_are_a_table(bigmodel: Bigmodel, made: Run, tmp_pat
         difference = float(row["score"]) - float(row["baseline"])
         assert total == pytest.approx(difference, rel=2e-3, abs=1e-4)
     assert said.err.rstrip().endswith(str(output))
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "shown"),
+    [
+        ("sequences", (), 5),
+        ("photos", ("--method", "occlusion", "--samples", 2), 2),
+        ("table", (), 1),
+        ("table", ("--method", "partial_dependence"), 3),
+        ("reviews", ("--samples", 3), 1),
+    ],
+)
+def test_pictures_are_shown_in_tensorboard(
+    bigmodel: Bigmodel,
+    made: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    words: tuple[str, ...],
+    shown: int,
+) -> None:
+    monkeypatch.setattr("bigmodel.cli.commands.explain_output.MOST_IN_TENSORBOARD", 5)
+    run = Path(shutil.copytree(made(name), tmp_path / "run"))
+    (run / "tensorboard" / "named").mkdir(parents=True)
+    (run / "tensorboard" / "named" / "events.out.tfevents.1").touch()
+    said = bigmodel("explain", run, "--tensorboard", *words, *CPU)
+    assert said.status == 0, said.err
+    events = EventAccumulator(str(run / "tensorboard" / "named")).Reload()
+    tags = events.Tags()["images"]
+    assert len(tags) == shown
+    assert f"as {tags[0].rpartition('/')[0]}\n" in said.err
+    for tag in tags:
+        (event,) = events.Images(tag)
+        picture = Image.open(io.BytesIO(event.encoded_image_string))
+        assert (event.width, event.height) == picture.size
 
 
 def test_targets_are_not_needed_for_attributions_but_for_shuffling(

@@ -55,7 +55,7 @@ class Parts(HTMLParser):
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "h1", "h2", "section", "small", "p", "dl", "dt"),
     *("dd", "pre", "table", "thead", "tbody", "tr", "th", "td", "div", "span", "figure", "figcaption"),
-    *("img", "svg", "desc", "path", "rect", "text", "details", "summary", "blockquote"),
+    *("img", "svg", "desc", "path", "rect", "text", "image", "details", "summary", "blockquote"),
 }
 EXPECTED = {
     "classes": ["Which class is taken for which", "Each class", "Ranking: ROC, precision and recall"],
@@ -125,6 +125,9 @@ def test_mistakes_are_shown_as_what_they_are(
     said = [text for text in (*filter(None, parts.images), *parts.texts) if text.startswith(SHOWN[name])]
     assert len(said) == 2
     assert said[0].startswith(f"{SHOWN[name]} {EVIL}, truth b, sample ")
+    assert parts.headings.count("What spoke for the worst mistakes") == 1
+    spoke = [text for text in parts.texts if text.startswith("a; truth b; ")]
+    assert spoke  # the drawing's title, and what it is for those who do not see it
     assert parts.tags <= TAGS
 
 

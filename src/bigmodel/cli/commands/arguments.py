@@ -229,6 +229,7 @@ def _explain(parser: Parser) -> None:
         " sample (default: -, the terminal)",
     )
     add("--force", action="store_true", help="replace existing files")
+    add("--tensorboard", action="store_true", help="pictures for the run's page Images, too")
     add(
         "--class",
         dest="class_name",

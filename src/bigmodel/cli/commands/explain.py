@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from bigmodel.cli.messages import note
-from bigmodel.errors import ConfigError, counted
+from bigmodel.errors import ConfigError, counted, require
 
 
 def run(arguments: Namespace) -> None:
@@ -22,12 +22,19 @@ def run(arguments: Namespace) -> None:
         check_output,
         columns_of,
         most_drawn,
+        pictures_of,
+        show_in_tensorboard,
         write_result,
     )
     from bigmodel.cli.commands.explain_prompt import prompt_part
     from bigmodel.cli.commands.explain_subject import explained_part, subject_of
     from bigmodel.cli.commands.explain_summary import check_printable, notes_of, print_summary
-    from bigmodel.cli.commands.explain_texts import check_text_output, is_of_texts, write_text_result
+    from bigmodel.cli.commands.explain_texts import (
+        check_text_output,
+        is_of_texts,
+        text_pictures,
+        write_text_result,
+    )
     from bigmodel.cli.commands.loaded_run import load_run
     from bigmodel.cli.commands.output_files import write_columns
     from bigmodel.cli.commands.predict_rows import check_defined
@@ -35,6 +42,7 @@ def run(arguments: Namespace) -> None:
     from bigmodel.explain.names import default_method
     from bigmodel.explain.results import Attributions, Result, TextResult
     from bigmodel.explain.subject import Options
+    from bigmodel.spec import Features
 
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
     spec = loaded.preprocessing.spec
@@ -43,7 +51,9 @@ def run(arguments: Namespace) -> None:
     name = arguments.method or default_method(spec.input, spec.target, summary=summary)
     method = method_named(name, spec)
     of_texts = is_of_texts(name, spec.input)
-    if output is None and not of_texts:
+    if arguments.tensorboard:
+        require("PIL", "bigmodel explain --tensorboard")
+    if output is None and not of_texts and not arguments.tensorboard:
         check_printable(spec)
     elif output is not None and of_texts:
         check_text_output(output, name, force=arguments.force)
@@ -52,7 +62,7 @@ def run(arguments: Namespace) -> None:
     if part is None:
         part = explained_part(loaded, arguments, needs_targets=method.needs_targets)
     samples = arguments.samples or usual_samples(method, spec)
-    if samples is None and output is not None and not of_texts:
+    if samples is None and not of_texts:
         samples = most_drawn(output, spec)
     if samples is not None and samples < len(part.part) and arguments.samples is None:
         which = "the first" if samples == 1 else f"the first {samples}"
@@ -61,16 +71,22 @@ def run(arguments: Namespace) -> None:
     began = time.perf_counter()
     found = method.explain(subject, Options(seed=arguments.seed, repeats=arguments.repeats))
     seconds = time.perf_counter() - began
-    if summary and not of_texts:
+    if arguments.tensorboard:
+        if of_texts:
+            pictures = text_pictures(cast(TextResult, found), subject)
+        else:
+            pictures = pictures_of(cast(Result, found), subject, part, arguments.samples)
+        show_in_tensorboard(pictures, loaded, name)
+    if summary and isinstance(spec.input, Features) and not of_texts:
         print_summary(loaded, cast(Result, found), subject, part)
         return
     for line in notes_of(found, subject):
         note(line)
     if of_texts:
         write_text_result(cast(TextResult, found), subject, part, output, loaded.name)
-    elif output is None:
+    elif output is None and not arguments.tensorboard:
         write_columns(columns_of(cast(Result, found), subject, part), None)
-    else:
+    elif output is not None:
         write_result(cast(Result, found), subject, part, output)
     if output is not None:
         note(f"{counted(len(subject), 'sample')} of {part.source} in {seconds:.2f} s: {output}")

@@ -22,12 +22,12 @@ _MOST_LINES = 8  # features of a sequence that are drawn as lines
 
 
 def drawings_of(
-    result: Result, subject: Subject, part: ExplainedPart, *, together: bool = False
+    result: Result, subject: Subject, part: ExplainedPart, *, most: int | None = None
 ) -> list[tuple[str, Drawing]]:
     """Drawings with names for their files.
 
     Args:
-        together: the first alone is wanted.
+        most: samples that are drawn, the first ones; None: all.
     """
     if isinstance(result, Importances):
         return [("importances", importance_bars(result))]
@@ -36,9 +36,9 @@ def drawings_of(
         return [(n, dependence_chart(each, subject)) for n, each in zip(names, result, strict=True)]
     if result.names:
         return [("attributions", attribution_bars(result, subject))]
-    count = 1 if together else len(result.scores)
+    count = len(result.scores) if most is None else min(most, len(result.scores))
     names = part.file_names(count)
-    return [(name, _of_sample(result, subject, index)) for index, name in enumerate(names)]
+    return [(name, sample_drawing(result, subject, index)) for index, name in enumerate(names)]
 
 
 def importance_bars(result: Importances) -> Drawing:
@@ -74,12 +74,19 @@ def dependence_chart(each: Dependence, subject: Subject) -> Drawing:
     return dependence(each.name, label, each.values, numbers, *curves)
 
 
-def _of_sample(result: Attributions, subject: Subject, index: int) -> Drawing:
+def sample_drawing(result: Attributions, subject: Subject, index: int, title: str = "") -> Drawing:
+    """A picture, a recording or a sequence with what speaks for and against what is explained.
+
+    Args:
+        index: of the sample.
+        title: of the drawing; empty: what is explained, and its score.
+    """
     stored, values = subject.part.take(torch.tensor([index]))[0][0].cpu(), result.values[index]
-    score, before = (float(each[index]) for each in (result.scores, result.baseline_scores))
-    title = f"{_explained(result, subject, index)}: {score:.4g}, baseline {before:.4g}"
     if not result.baseline:
-        values, title = values - values.mean(), "shares, less an equal share"
+        values, title = values - values.mean(), title or "shares, less an equal share"
+    if not title:
+        score, before = (float(each[index]) for each in (result.scores, result.baseline_scores))
+        title = f"{_explained(result, subject, index)}: {score:.4g}, baseline {before:.4g}"
     if isinstance(subject.preprocessing.spec.input, Image):
         if _spectrogram(subject):
             return _over_spectrogram(title, stored[0], values[0])

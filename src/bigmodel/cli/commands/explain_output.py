@@ -12,6 +12,7 @@ import numpy as np
 
 from bigmodel.cli.commands.explain_drawings import drawings_of
 from bigmodel.cli.commands.explain_subject import ExplainedPart
+from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.output_files import (
     TABLES,
     check_kind,
@@ -21,23 +22,54 @@ from bigmodel.cli.commands.output_files import (
     write_columns,
 )
 from bigmodel.cli.messages import note
-from bigmodel.errors import ConfigError, counted, require
+from bigmodel.errors import ConfigError, DataError, counted, require
 from bigmodel.explain.results import Attributions, Importances, Result
 from bigmodel.explain.subject import Subject, score_words
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.reporting.report.raster import png_of_drawing
 from bigmodel.reporting.summary import jsonable
+from bigmodel.reporting.tensorboard import add_pictures
 from bigmodel.spec import DataSpec, Features
 
-MOST_DRAWN = 100
-"""Samples of which a folder holds pictures, if `--samples` does not say how many."""
+MOST_DRAWN, MOST_IN_TENSORBOARD = 100, 20
+"""Samples of which a folder, and TensorBoard, hold pictures, if `--samples` does not say how many."""
 
 
-def most_drawn(path: Path, spec: DataSpec) -> int | None:
-    """How many samples are explained if `--samples` does not say: no more than are drawn; None: all."""
+def most_drawn(path: Path | None, spec: DataSpec) -> int | None:
+    """How many samples are explained if `--samples` does not say: no more than are drawn; None: all.
+
+    Args:
+        path: of the output; None: pictures go to TensorBoard.
+    """
     if isinstance(spec.input, Features):
         return None
-    return {"": MOST_DRAWN, ".png": 1}.get(path.suffix.lower())
+    return MOST_IN_TENSORBOARD if path is None else {"": MOST_DRAWN, ".png": 1}.get(path.suffix.lower())
+
+
+def show_in_tensorboard(pictures: Mapping[str, bytes], loaded: LoadedRun, method: str) -> None:
+    """Adds PNG files, by name, to the Images page of the run.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    folder, group = loaded.run_path.folder, f"explain-{method}"
+    try:
+        add_pictures(folder, group, pictures, loaded.step)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}).") from error
+    note(f"Wrote {counted(len(pictures), 'picture')} for TensorBoard's page Images, as ~{group}")
+
+
+def pictures_of(
+    result: Result, subject: Subject, part: ExplainedPart, samples: int | None
+) -> dict[str, bytes]:
+    """PNG files of a result by name.
+
+    Args:
+        samples: that are drawn, the first ones; None chooses.
+    """
+    drawn = drawings_of(result, subject, part, most=samples or MOST_IN_TENSORBOARD)
+    return {name: png_of_drawing(drawing) for name, drawing in drawn}
 
 
 def check_output(path: Path, method: str, spec: DataSpec, *, force: bool) -> None:
@@ -92,7 +124,7 @@ def write_result(result: Result, subject: Subject, part: ExplainedPart, path: Pa
                 write_bytes(png_of_drawing(drawing), path / f"{name}.png")
             note(f"Wrote {counted(len(drawn), 'picture')} to {shown_path(path)}")
         case ".png":
-            drawn = drawings_of(result, subject, part, together=True)
+            drawn = drawings_of(result, subject, part, most=1)
             write_bytes(png_of_drawing(drawn[0][1]), path)
         case ".json":
             content = json.dumps(jsonable(as_json(result, subject, part)), ensure_ascii=False, indent=1)

@@ -195,15 +195,21 @@ def _npz(result: AttentionMaps) -> bytes:
 
 
 def _png(result: TextResult, subject: Subject) -> bytes:
-    if isinstance(result, Attributions):
-        return png_of(coloured_texts(result, subject)[:_MOST_PICTURED])
-    charts = _charts(result)
-    if len(charts) > 1:
+    pictures = text_pictures(result, subject)
+    if len(pictures) > 1:
         raise ConfigError(
-            f"A picture shows one sample, and there are {len(charts)}. Add --samples 1, or write a page:"
-            " --output why.html."
+            f"A picture shows one sample, and there are {len(pictures)}. Add --samples 1, or write a"
+            " page: --output why.html."
         )
-    return png_of_drawing(charts[0].drawing)
+    (picture,) = pictures.values()
+    return picture
+
+
+def text_pictures(result: TextResult, subject: Subject) -> dict[str, bytes]:
+    """PNG files of a result, by name: of texts one together, of maps one for each sample."""
+    if isinstance(result, Attributions):
+        return {"texts": png_of(coloured_texts(result, subject)[:_MOST_PICTURED])}
+    return {chart.name: png_of_drawing(chart.drawing) for chart in _charts(result)}
 
 
 def _charts(result: AttentionMaps | tuple[LogitLens, ...]) -> list[Chart]:

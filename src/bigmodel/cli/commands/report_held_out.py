@@ -13,8 +13,8 @@ from bigmodel.build.header import describe_loss
 from bigmodel.cli.commands.eval import EvalData, chosen_metrics
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.report_columns import column_blocks
+from bigmodel.cli.commands.report_reasons import lens_sections, reasons_for_mistakes
 from bigmodel.cli.commands.report_sureness import sureness_blocks
-from bigmodel.cli.commands.report_texts import lens_sections, reasons_for_mistakes
 from bigmodel.data.base import SET_NAMES
 from bigmodel.data.media.audio import AudioSettings
 from bigmodel.data.parts import SplitData
@@ -88,8 +88,9 @@ def add_evaluation(
         report.add("What it depends on", *column_blocks(loaded, data))
     mistakes = held_out.worst(outputs[known], targets[known], target, exhibits)
     placed = [replace(mistake, index=int(places[mistake.index])) for mistake in mistakes]
-    report.add("The worst mistakes", *_mistakes(loaded, data, placed))
-    report.sections += reasons_for_mistakes(loaded, data, placed)
+    shown = _shown(loaded, data)
+    report.add("The worst mistakes", *_mistakes(shown, data, placed))
+    report.sections += reasons_for_mistakes(loaded, data, placed, shown.names)
 
 
 def _figures(
@@ -111,14 +112,13 @@ def _figures(
     return usual | more.values, undefined_reasons(usual) | more.reasons
 
 
-def _mistakes(loaded: LoadedRun, data: EvalData, mistakes: Sequence[held_out.Mistake]) -> list[Block]:
+def _mistakes(shown: samples.Shown, data: EvalData, mistakes: Sequence[held_out.Mistake]) -> list[Block]:
     target = data.dataset.spec.target
     if not mistakes:
         return [Note(f"There are none: every prediction for {data.source} is right.")]
     part = data.dataset.part(data.part)
     index = torch.tensor([mistake.index for mistake in mistakes])
     inputs = [part.take(one[None].to(part.device))[0][0].cpu() for one in index]
-    shown = _shown(loaded, data)
     what = "the largest errors" if isinstance(target, Values) else "the least probability of the truth"
     words = f"Those with {what} come first. Samples and rows are counted from 0."
     return [Note(words), shown.mistakes(inputs, mistakes)]
