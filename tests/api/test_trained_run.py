@@ -328,12 +328,15 @@ def test_sets_and_calibrated_probabilities_from_python(made: Run) -> None:
     )
     sure = run.predict(inputs[:2], prediction_set=0.1)
     assert [names for _, names in sure] == [[prediction] for prediction, _ in sure], "of one length"
-    plain, calibrated = run.predict_proba(inputs), run.predict_proba(inputs, calibrated=True)
+    plain = run.predict_proba(inputs)
+    with pytest.warns(UserWarning, match=r"only 1\d validation samples"):
+        calibrated = run.predict_proba(inputs, calibrated=True)
     assert plain.argmax(1).tolist() == calibrated.argmax(1).tolist()
     assert not np.allclose(plain, calibrated)
     assert np.allclose(calibrated.sum(1), 1)
     flags = opened(made("flags"))
-    assert flags.predict_proba(inputs, calibrated=True).shape == (50, 2)
+    with pytest.warns(UserWarning, match=r"only 1\d validation samples"):
+        assert flags.predict_proba(inputs, calibrated=True).shape == (50, 2)
     with pytest.raises(ConfigError, match=r"predict_proba\(data, calibrated=True\)"):
         flags.predict(inputs, calibrated=True)
     with pytest.raises(ConfigError, match=r"^interval: .* no intervals\. For classes: prediction_set\."):
@@ -347,6 +350,7 @@ def test_a_frame_holds_sets_as_lists(made: Run) -> None:
     pandas = pytest.importorskip("pandas")
     run = opened(made("reviews"))
     frame = pandas.DataFrame({"text": ["good, nice", "awful poor bad"]}, index=["x", "y"])
-    predicted = run.predict(frame, prediction_set=0.5, calibrated=True)
+    with pytest.warns(UserWarning, match="only .* validation samples"):
+        predicted = run.predict(frame, prediction_set=0.5, calibrated=True)
     assert predicted.index.tolist() == ["x", "y"]
     assert all(isinstance(names, list) for names in predicted["set"])

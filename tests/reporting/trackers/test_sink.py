@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 
 from bigmodel.reporting.base import Sinks
 from bigmodel.reporting.trackers import supervisor
-from bigmodel.reporting.trackers.described import progress_path
+from bigmodel.reporting.trackers.described import lock_path, log_path, progress_path
 from bigmodel.reporting.trackers.sink import Trackers
 from bigmodel.reporting.trackers.supervisor import Supervisor
 from bigmodel.reporting.trackers.worker import without_secrets
+from bigmodel.runtime.file_lock import locked
 from tests.reporting import facts
 from tests.reporting.trackers.conftest import Library, TrackedRun, named, until
 
@@ -270,6 +272,20 @@ def test_a_url_with_a_password_is_not_kept(
     run.end()
     assert len(library.heard("finished")) == 1
     assert url not in progress_path(run.folder, "trackio").read_text()
+
+
+def test_a_run_goes_on_when_nobody_else_tells_of_it(library: Library, tracked: Make) -> None:
+    run = tracked("trackio")
+    lock = lock_path(run.folder, "trackio")
+    lock.parent.mkdir()
+    with locked(lock):  # as by the worker of a process that was killed
+        run.start()
+        run.record(1)
+        until(log_path(run.folder, "trackio").exists)
+        time.sleep(1)  # in which it would begin
+        assert library.heard("began") == []
+    run.end()
+    assert library.steps() == [23]
 
 
 def test_what_a_run_could_not_send_is_sent_when_it_is_resumed(library: Library, tracked: Make) -> None:

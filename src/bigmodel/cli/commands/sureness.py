@@ -17,6 +17,10 @@ COMMAND = {"interval": "--interval", "set": "--set", "calibrated": "--calibrated
 """What the command line calls each kind of sureness."""
 
 
+_ENOUGH = 30
+"""Validation samples; with fewer, a temperature is mostly chance."""
+
+
 class CalibrationSource:
     """Where the calibration of a run comes from; it is read or computed once, when it is needed.
 
@@ -66,6 +70,11 @@ class CalibrationSource:
             self._found = self._read(self._options[asked], notify)
         if level is not None:
             self._check_level(self._options[name], level, self._found.samples)
+        if calibrated and self._found.samples < _ENOUGH:
+            notify(
+                f"Warning: {self._options['calibrated']}: learnt from only"
+                f" {counted(self._found.samples, 'validation sample')}, which tells little."
+            )
         return Sureness(self._found, calibrated, level)
 
     def _check_target(self, name: str) -> None:

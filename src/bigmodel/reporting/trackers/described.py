@@ -104,6 +104,11 @@ def log_path(folder: Path, name: str) -> Path:
     return folder / FOLDER / f"{name}.log"
 
 
+def lock_path(folder: Path, name: str) -> Path:
+    """What one process at a time has, which tells the tracker."""
+    return folder / FOLDER / f"{name}.lock"
+
+
 def known_trackers(folder: Path) -> list[str]:
     """The trackers that the run in `folder` has been told to, or was going to."""
     return [name for name in NAMES if progress_path(folder, name).is_file()]

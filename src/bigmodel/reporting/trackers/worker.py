@@ -28,6 +28,7 @@ from bigmodel.reporting.trackers.base import Tracker
 from bigmodel.reporting.trackers.described import Description, Progress
 from bigmodel.reporting.trackers.records import Figures, Records
 from bigmodel.runtime import run_summary
+from bigmodel.runtime.file_lock import locked
 
 _CLASSES = {"mlflow": "MLflow", "trackio": "Trackio", "wandb": "Wandb"}
 _PERIOD = 1.0
@@ -49,7 +50,9 @@ def main() -> NoReturn:
         for variable, value in os.environ.items():
             if looks_secret(variable) and variable not in ("PWD", "OLDPWD"):  # which are folders
                 remember(value)
-        needs = _work(name, folder, after, line)
+        # The worker of a run that was killed may still be sending: it would end what this one begins.
+        with locked(described.lock_path(folder, name)):
+            needs = _work(name, folder, after, line)
         line.say(done=needs)
     except BaseException as error:  # a library may exit
         line.say(failed=reason(error))
