@@ -3,7 +3,9 @@
 Each run does two steps with an evaluation after each, saves, and comes back equal from its checkpoint.
 """
 
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +13,15 @@ import torch
 
 from bigmodel import registry
 from bigmodel.build.resumed_run import resume_run
+from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.errors import SpecError
 from bigmodel.metrics import metric_names
-from bigmodel.training.loop import Run, fit
+from bigmodel.training import calibration, loop
+from bigmodel.training.run import Run
 from tests.small_runs import built
+
+Saved = tuple[TensorGroups, dict[str, Any]]
+"""A state, as `State.save` gives it."""
 
 TWO_STEPS = {
     "trainer": {
@@ -54,11 +61,20 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def train(folder: Path, settings: dict[str, Any]) -> Run:
-    """Two steps, with all that belongs to them."""
+def train(folder: Path, settings: dict[str, Any]) -> Saved:
+    """Two steps, with all that belongs to them. Gives the state after them: then the best weights are
+    loaded, to calibrate and to test."""
     run, told = built(folder, TWO_STEPS | settings)
+    states: list[Saved] = []
+
+    def calibrate(run: Run) -> None:
+        states.append(deepcopy(run.state.save()))
+        calibration.write_calibration(run)
+
     before = {name: p.detach().clone() for name, p in run.state.model.named_parameters()}
-    summary = fit(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "calibration", SimpleNamespace(write_calibration=calibrate))
+        summary = loop.fit(run)
     assert summary.status == "finished"
     assert [record["step"] for record in told.records] == [1, 2]
     names = [f"val/{name}" for name in metric_names(run.dataset.spec.target)]
@@ -66,14 +82,14 @@ def train(folder: Path, settings: dict[str, Any]) -> Run:
     assert all(torch.tensor(list(record.values())).isfinite().all() for record in told.records)
     moved = [n for n, p in run.state.model.named_parameters() if not torch.equal(p, before[n])]
     assert moved != []
-    return run
+    return states[0]
 
 
-def comes_back_equal(run: Run, folder: Path, settings: dict[str, Any]) -> None:
+def comes_back_equal(left: Saved, folder: Path, settings: dict[str, Any]) -> None:
     """Another run, begun with other weights, that takes over the checkpoint is in the same state."""
     fresh, _ = built(folder, TWO_STEPS | settings | {"seed": 1})
     again = resume_run(fresh)
-    (groups, facts), (expected, expected_facts) = again.state.save(), run.state.save()
+    (groups, facts), (expected, expected_facts) = again.state.save(), left
     for volatile in (facts, expected_facts):
         volatile["progress"].pop("seconds")
     assert facts == expected_facts
