@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from bigmodel.reporting.trackers import mlflow
-from tests.reporting import facts
 from tests.reporting.trackers.conftest import SilentServer, TrackedRun, named, until
 
 pytest.importorskip("mlflow", reason="needs mlflow-skinny")
@@ -40,9 +39,10 @@ def test_a_run_with_its_settings_figures_and_end(store: Path, tracked: Make) -> 
     run.end("stopped")
     [kept] = [path.parent for path in store.glob("*/*/meta.yaml")]
     assert "status: 5" in (kept / "meta.yaml").read_text()  # killed
-    resumed = facts.CONFIG | {"seed": 7, "run": named()["config"]["run"]}
+    resumed = named()
+    resumed["config"]["seed"] = 7
     run = tracked("mlflow")
-    run.start(after=46, config=resumed)
+    run.start(after=46, **resumed)
     run.record(3)
     run.end()
     assert run.warnings() == []
