@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bigmodel.cli.commands.report_run import _what_was_run
+from bigmodel.cli.commands.reports.single import _what_was_run
 from bigmodel.cli.commands.run_files import RunFiles
 from bigmodel.reporting.report.content import Facts
 from tests.end_to_end.conftest import Command

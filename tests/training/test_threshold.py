@@ -13,8 +13,8 @@ from sklearn.metrics import f1_score
 from bigmodel.build.resumed_run import resume_run
 from bigmodel.cli.commands.eval import evaluate_data, own_data
 from bigmodel.cli.commands.loaded_run import load_run
-from bigmodel.cli.commands.onnx_inputs import front_of
-from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.onnx_models.inputs import front_of
+from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
 from bigmodel.errors import ConfigError
 from bigmodel.metrics.threshold import move, thresholds
 from bigmodel.reporting.predictions import predictions

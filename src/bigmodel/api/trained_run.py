@@ -24,7 +24,7 @@ from bigmodel.runtime.disk import read_text
 from bigmodel.spec import Classes, Flags, NextTokens
 
 if TYPE_CHECKING:
-    from bigmodel.cli.commands.explain_subject import ExplainedPart
+    from bigmodel.cli.commands.explanations.subject import ExplainedPart
     from bigmodel.cli.commands.sureness import CalibrationSource
 
 _OPTIONS = {"interval": "interval", "set": "prediction_set", "calibrated": "calibrated"}
@@ -308,7 +308,7 @@ class TrainedRun:
             UndefinedError: the model gives NaN or infinity.
         """
         from bigmodel.api.explanation import explanation
-        from bigmodel.cli.commands.explain_subject import ExplainedPart, own_part, subject_of
+        from bigmodel.cli.commands.explanations.subject import ExplainedPart, own_part, subject_of
         from bigmodel.explain.methods import method_named, usual_samples
         from bigmodel.explain.names import default_method
         from bigmodel.explain.subject import Options
@@ -379,7 +379,7 @@ class TrainedRun:
             DataError: a prompt is empty, or has characters that are not in the vocabulary.
             UndefinedError: the model gives NaN or infinity.
         """
-        from bigmodel.cli.commands.predict_texts import sampling_of, write_texts
+        from bigmodel.cli.commands.predictions.texts import sampling_of, write_texts
 
         if not isinstance(self._loaded.preprocessing.spec.target, NextTokens):
             raise ConfigError(f"{self._loaded.name}: writes no text. Use predict(data).")
@@ -450,7 +450,7 @@ def _frame_of(records: list[dict[str, Any]]) -> Any:
 
 
 def _prompt_part(loaded: LoadedRun, prompt: str) -> ExplainedPart:
-    from bigmodel.cli.commands.explain_prompt import prompt_part
+    from bigmodel.cli.commands.explanations.prompt import prompt_part
 
     try:
         return prompt_part(loaded, prompt, _warn)

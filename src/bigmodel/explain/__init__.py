@@ -13,5 +13,5 @@ Pure computation: a `Subject` goes in, a result comes out; nothing is drawn, pri
 - `methods`: chooses a method for a run, or says why it does not fit.
 
 A new method is a file, a line in `names.METHODS` and one in `methods`. A new kind of result also needs a
-writer in `cli/commands/explain_output.py`, and, if it is drawn, a drawing in `reporting/report`.
+writer in `cli/commands/explanations/output.py`, and, if it is drawn, a drawing in `reporting/report`.
 """

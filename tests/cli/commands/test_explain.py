@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bigmodel.cli.commands.explain_output import write_result
-from bigmodel.cli.commands.explain_subject import ExplainedPart
+from bigmodel.cli.commands.explanations.output import write_result
+from bigmodel.cli.commands.explanations.subject import ExplainedPart
 from bigmodel.explain.methods import _METHODS
 from bigmodel.explain.names import METHODS
 from bigmodel.explain.results import Dependence
@@ -78,7 +78,7 @@ def test_pictures_are_shown_in_tensorboard(
     words: tuple[str, ...],
     shown: int,
 ) -> None:
-    monkeypatch.setattr("bigmodel.cli.commands.explain_output.MOST_IN_TENSORBOARD", 5)
+    monkeypatch.setattr("bigmodel.cli.commands.explanations.output.MOST_IN_TENSORBOARD", 5)
     run = Path(shutil.copytree(made(name), tmp_path / "run"))
     (run / "tensorboard" / "named").mkdir(parents=True)
     (run / "tensorboard" / "named" / "events.out.tfevents.1").touch()
@@ -143,7 +143,7 @@ def test_samples_that_are_no_rows_are_drawn_each(
 def test_no_more_samples_are_explained_than_are_drawn(
     bigmodel: Bigmodel, made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bigmodel.cli.commands.explain_output.MOST_DRAWN", 2)
+    monkeypatch.setattr("bigmodel.cli.commands.explanations.output.MOST_DRAWN", 2)
     said = bigmodel("explain", made("photos"), "--output", tmp_path / "why", *CPU)
     assert "Only the first 2 of 3 samples; --samples N takes more." in said.err
     assert len(list((tmp_path / "why").iterdir())) == 2

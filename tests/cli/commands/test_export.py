@@ -20,9 +20,9 @@ from onnx.reference import ReferenceEvaluator
 
 from bigmodel.cli.commands.export import graph_of
 from bigmodel.cli.commands.loaded_run import LoadedRun
-from bigmodel.cli.commands.onnx_export import OnnxGraph, compare
-from bigmodel.cli.commands.onnx_inputs import front_of
-from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.onnx_models.inputs import front_of
+from bigmodel.cli.commands.onnx_models.model import OnnxGraph, compare
+from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
 from bigmodel.errors import SpecError
 from bigmodel.registry import data
 from bigmodel.reporting.predictions import decode_outputs

@@ -18,7 +18,7 @@ def run(arguments: Namespace) -> None:
     printed = arguments.output in (None, "-")
     output = None if printed else Path(arguments.output).expanduser()
     # Torch is only needed from here on.
-    from bigmodel.cli.commands.explain_output import (
+    from bigmodel.cli.commands.explanations.output import (
         check_output,
         columns_of,
         most_drawn,
@@ -26,10 +26,10 @@ def run(arguments: Namespace) -> None:
         show_in_tensorboard,
         write_result,
     )
-    from bigmodel.cli.commands.explain_prompt import prompt_part
-    from bigmodel.cli.commands.explain_subject import explained_part, subject_of
-    from bigmodel.cli.commands.explain_summary import check_printable, notes_of, print_summary
-    from bigmodel.cli.commands.explain_texts import (
+    from bigmodel.cli.commands.explanations.prompt import prompt_part
+    from bigmodel.cli.commands.explanations.subject import explained_part, subject_of
+    from bigmodel.cli.commands.explanations.summary import check_printable, notes_of, print_summary
+    from bigmodel.cli.commands.explanations.texts import (
         check_text_output,
         is_of_texts,
         text_pictures,
@@ -37,7 +37,7 @@ def run(arguments: Namespace) -> None:
     )
     from bigmodel.cli.commands.loaded_run import load_run
     from bigmodel.cli.commands.output_files import write_columns
-    from bigmodel.cli.commands.predict_rows import check_defined
+    from bigmodel.cli.commands.predictions.rows import check_defined
     from bigmodel.explain.methods import method_named, usual_samples
     from bigmodel.explain.names import default_method
     from bigmodel.explain.results import Attributions, Result, TextResult

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run
-from bigmodel.cli.commands.onnx_inputs import front_of
-from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.onnx_models.inputs import front_of
+from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
 from bigmodel.cli.commands.output_files import check_kind, check_place, write_bytes
 from bigmodel.cli.commands.run_paths import resolve_run
 from bigmodel.cli.messages import note
@@ -18,7 +18,7 @@ from bigmodel.metrics.threshold import thresholds
 from bigmodel.spec import Classes, Flags, TokenPair, Tokens, Values
 
 if TYPE_CHECKING:
-    from bigmodel.cli.commands.onnx_export import OnnxGraph
+    from bigmodel.cli.commands.onnx_models.model import OnnxGraph
 
 _LARGEST = (2 << 30) - 1  # bytes of one ONNX file
 
@@ -71,7 +71,7 @@ def export_run(loaded: LoadedRun, output: Path, notify: Notify) -> None:
 
 def graph_of(loaded: LoadedRun) -> OnnxGraph:
     """A run's model as a graph, with metadata."""
-    from bigmodel.cli.commands.onnx_export import export_graph  # needs onnx
+    from bigmodel.cli.commands.onnx_models.model import export_graph  # needs onnx
 
     spec, front = loaded.preprocessing.spec, front_of(loaded.preprocessing)
     longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1

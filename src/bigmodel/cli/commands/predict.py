@@ -21,8 +21,8 @@ def run(arguments: Namespace) -> None:
         check_place(output, force=arguments.force)
     # Torch is only needed from here on.
     from bigmodel.cli.commands.loaded_run import load_run
-    from bigmodel.cli.commands.predict_rows import predict_rows
-    from bigmodel.cli.commands.predict_texts import predict_lines, write_prompt
+    from bigmodel.cli.commands.predictions.rows import predict_rows
+    from bigmodel.cli.commands.predictions.texts import predict_lines, write_prompt
     from bigmodel.spec import NextTokens
 
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)

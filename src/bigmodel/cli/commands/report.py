@@ -26,8 +26,8 @@ def run(arguments: Namespace) -> None:
     """Gathers what is known of the runs, and writes it."""
     output, pictures = _targets(arguments)
     # Torch is only needed from here on.
-    from bigmodel.cli.commands.report_run import report_run
-    from bigmodel.cli.commands.report_together import together
+    from bigmodel.cli.commands.reports.single import report_run
+    from bigmodel.cli.commands.reports.together import together
     from bigmodel.reporting.report.content import charts_of
     from bigmodel.reporting.report.page import page
 

@@ -11,7 +11,7 @@ import torch
 
 from bigmodel.cli.commands.eval import EvalData, new_data, own_data
 from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
-from bigmodel.cli.commands.report_held_out import add_evaluation
+from bigmodel.cli.commands.reports.held_out import add_evaluation
 from bigmodel.cli.commands.run_files import RunFiles
 from bigmodel.cli.messages import note
 from bigmodel.data.base import PART_ORDER, SET_NAMES

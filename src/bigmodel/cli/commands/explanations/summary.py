@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from bigmodel.cli.commands.explain_subject import ExplainedPart
+from bigmodel.cli.commands.explanations.subject import ExplainedPart
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.errors import ConfigError, counted
 from bigmodel.explain.path_integral import TOLERANCE

@@ -9,8 +9,8 @@ import torch
 
 from bigmodel import spec
 from bigmodel.cli.commands.eval import EvalData
-from bigmodel.cli.commands.explain_drawings import sample_drawing
-from bigmodel.cli.commands.explain_texts import coloured_texts, legend, lens_chart
+from bigmodel.cli.commands.explanations.drawings import sample_drawing
+from bigmodel.cli.commands.explanations.texts import coloured_texts, legend, lens_chart
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.errors import ConfigError, UndefinedError
 from bigmodel.explain.integrated_gradients import integrated_gradients

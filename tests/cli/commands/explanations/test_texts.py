@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bigmodel.cli.commands.explain_texts import _last_guesses
+from bigmodel.cli.commands.explanations.texts import _last_guesses
 from bigmodel.explain.results import LogitLens
 from tests.cli.commands.cli import Bigmodel, Said
 from tests.cli.commands.conftest import Run

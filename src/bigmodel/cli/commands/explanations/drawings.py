@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigmodel.cli.commands.explain_subject import ExplainedPart
+from bigmodel.cli.commands.explanations.subject import ExplainedPart
 from bigmodel.cli.commands.output_files import file_stems
 from bigmodel.data.media.audio import AudioSettings
 from bigmodel.explain.results import Attributions, Dependence, Importances, Result

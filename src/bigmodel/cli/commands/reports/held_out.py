@@ -12,9 +12,9 @@ from torch import Tensor
 from bigmodel.build.header import describe_loss
 from bigmodel.cli.commands.eval import EvalData, chosen_metrics
 from bigmodel.cli.commands.loaded_run import LoadedRun
-from bigmodel.cli.commands.report_columns import column_blocks
-from bigmodel.cli.commands.report_reasons import lens_sections, reasons_for_mistakes
-from bigmodel.cli.commands.report_sureness import sureness_blocks
+from bigmodel.cli.commands.reports.columns import column_blocks
+from bigmodel.cli.commands.reports.reasons import lens_sections, reasons_for_mistakes
+from bigmodel.cli.commands.reports.sureness import sureness_blocks
 from bigmodel.data.base import SET_NAMES
 from bigmodel.data.media.audio import AudioSettings
 from bigmodel.data.parts import SplitData

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bigmodel.cli.commands.explain_drawings import drawings_of
-from bigmodel.cli.commands.explain_subject import ExplainedPart
+from bigmodel.cli.commands.explanations.drawings import drawings_of
+from bigmodel.cli.commands.explanations.subject import ExplainedPart
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.output_files import (
     TABLES,

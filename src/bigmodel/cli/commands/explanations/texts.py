@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmodel.cli.commands.explain_subject import ExplainedPart
+from bigmodel.cli.commands.explanations.subject import ExplainedPart
 from bigmodel.cli.commands.output_files import (
     TABLES,
     check_kind,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bigmodel.cli.commands.eval import EvalData
-from bigmodel.cli.commands.explain_drawings import dependence_chart, importance_bars
-from bigmodel.cli.commands.explain_subject import ExplainedPart, subject_of
+from bigmodel.cli.commands.explanations.drawings import dependence_chart, importance_bars
+from bigmodel.cli.commands.explanations.subject import ExplainedPart, subject_of
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.explain.partial_dependence import partial_dependence
 from bigmodel.explain.permutation import permutation

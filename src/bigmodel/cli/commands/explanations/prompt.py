@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from bigmodel.cli.commands.explain_subject import ExplainedPart
+from bigmodel.cli.commands.explanations.subject import ExplainedPart
 from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
-from bigmodel.cli.commands.predict_texts import (
+from bigmodel.cli.commands.predictions.texts import (
     encoded_prompt,
     note_cut,
     sampling_of,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bigmodel.cli.commands.onnx_inputs import Front
+from bigmodel.cli.commands.onnx_models.inputs import Front
 from bigmodel.models.base import Model
 from bigmodel.reporting.predictions import unused_name
 from bigmodel.spec import Classes, Flags, Target, Values

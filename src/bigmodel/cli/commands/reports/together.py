@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from bigmodel.cli.commands.report_run import learning_curves
+from bigmodel.cli.commands.reports.single import learning_curves
 from bigmodel.cli.commands.run_files import RunFiles
 from bigmodel.reporting.base import Record, Summary
 from bigmodel.reporting.formatting import duration, figure, figures_of, label_rows

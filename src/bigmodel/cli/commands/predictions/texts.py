@@ -13,7 +13,7 @@ from typing import Any
 from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
 from bigmodel.cli.commands.new_data import read_new_data
 from bigmodel.cli.commands.output_files import TABLES, data_stream, write_columns, write_lines
-from bigmodel.cli.commands.predict_rows import check_defined
+from bigmodel.cli.commands.predictions.rows import check_defined
 from bigmodel.cli.messages import note
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import TextReader

@@ -19,8 +19,8 @@ from onnx import TensorProto, helper
 from torch import Tensor
 from torch.export import Dim
 
-from bigmodel.cli.commands.onnx_inputs import LENGTH, Front, GraphInput
-from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.onnx_models.inputs import LENGTH, Front, GraphInput
+from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
 from bigmodel.errors import DIVERGED, SpecError, UndefinedError, first_line
 from bigmodel.metrics import defined
 from bigmodel.reporting.predictions import unused_name

@@ -1,0 +1,1 @@
+"""What `bigmodel explain` asks a model, prints and writes."""

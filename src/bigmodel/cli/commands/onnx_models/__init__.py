@@ -1,0 +1,1 @@
+"""A model and its preprocessing as ONNX."""

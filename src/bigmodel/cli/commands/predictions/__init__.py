@@ -1,0 +1,1 @@
+"""What `bigmodel predict` writes: rows, and texts."""

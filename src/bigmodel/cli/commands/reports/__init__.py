@@ -1,0 +1,1 @@
+"""What `bigmodel report` puts on a page."""
