@@ -94,6 +94,16 @@ def test_pictures_are_shown_in_tensorboard(
         assert (event.width, event.height) == picture.size
 
 
+def test_what_is_shown_in_tensorboard_is_printed_as_well(
+    bigmodel: Bigmodel, made: Run, tmp_path: Path
+) -> None:
+    run = shutil.copytree(made("table"), tmp_path / "run")
+    words = ("--samples", 2, "--output", "-", *CPU)
+    plain, shown = (bigmodel("explain", run, *more, *words) for more in ((), ("--tensorboard",)))
+    assert shown.status == 0, shown.err
+    assert shown.out == plain.out != ""
+
+
 def test_targets_are_not_needed_for_attributions_but_for_shuffling(
     bigmodel: Bigmodel, made: Run, tmp_path: Path
 ) -> None:

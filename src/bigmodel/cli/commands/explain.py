@@ -51,6 +51,7 @@ def run(arguments: Namespace) -> None:
     name = arguments.method or default_method(spec.input, spec.target, summary=summary)
     method = method_named(name, spec)
     of_texts = is_of_texts(name, spec.input)
+    of_columns = isinstance(spec.input, Features) and not of_texts
     if arguments.tensorboard:
         require("PIL", "bigmodel explain --tensorboard")
     if output is None and not of_texts and not arguments.tensorboard:
@@ -77,17 +78,17 @@ def run(arguments: Namespace) -> None:
         else:
             pictures = pictures_of(cast(Result, found), subject, part, arguments.samples)
         show_in_tensorboard(pictures, loaded, name)
-    if summary and isinstance(spec.input, Features) and not of_texts:
+    if summary and of_columns:
         print_summary(loaded, cast(Result, found), subject, part)
         return
     for line in notes_of(found, subject):
         note(line)
     if of_texts:
         write_text_result(cast(TextResult, found), subject, part, output, loaded.name)
-    elif output is None and not arguments.tensorboard:
-        write_columns(columns_of(cast(Result, found), subject, part), None)
     elif output is not None:
         write_result(cast(Result, found), subject, part, output)
+    elif of_columns:  # pictures are in TensorBoard alone
+        write_columns(columns_of(cast(Result, found), subject, part), None)
     if output is not None:
         note(f"{counted(len(subject), 'sample')} of {part.source} in {seconds:.2f} s: {output}")
     if isinstance(found, Attributions) and found.baseline:  # else there are no scores
