@@ -20,6 +20,19 @@ from benchmarks.lines import Contest, Line
 from benchmarks.works import WORKS
 
 RESULTS = peers.ROOT / "scripts" / "results" / "speed"
+PACKAGES = (
+    "torch",
+    "lightning",
+    "transformers",
+    "accelerate",
+    "hydra-core",
+    "jax",
+    "optax",
+    "keras",
+    "scikit-learn",
+)
+"""Those whose versions are kept."""
+
 SLOWER_BY_CHANCE = 1.05
 """A total that is longer than the bare loop's by less than this counts as equal."""
 
@@ -158,7 +171,7 @@ def versions() -> dict[str, str]:
     """Python, torch and the peers."""
     found = {"python": platform.python_version()}
     path = [str(peers.FOLDER)]
-    for name in ("torch", "lightning", "transformers", "accelerate", "hydra-core"):
+    for name in PACKAGES:
         for known in (
             *importlib.metadata.distributions(name=name),
             *importlib.metadata.distributions(name=name, path=path),

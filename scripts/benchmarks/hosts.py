@@ -20,9 +20,18 @@ from benchmarks.worker import Order
 NEEDS = {
     "lightning": ("lightning",),
     "transformers": ("transformers", "accelerate"),
+    "jax": ("jax", "optax"),
     "script": ("lightning", "hydra"),
 }
 """Packages that a kind of side asks for."""
+
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 Run = dict[str, Any]
 
@@ -80,10 +89,11 @@ class Setting:
             "TRITON_CACHE_DIR": str(caches / "triton"),
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            "JAX_PLATFORMS": self.device,
         }
         variables.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have theirs already
         if self.device == "cpu":
-            variables |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+            variables |= ONE_THREAD
         return variables
 
     def lacking(self, side: str) -> str:

@@ -29,6 +29,7 @@ class Contest:
         goals: by device, what is aimed at: at least, or at most.
         parts: by device, do only this part of the steps: 1 / part. What is compared is taken a step.
         more: by device, further sides of which it consists there.
+        devices: where it takes place; empty: wherever its line does.
     """
 
     against: str
@@ -37,6 +38,7 @@ class Contest:
     goals: dict[str, float]
     parts: dict[str, int] = field(default_factory=dict)
     more: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
 
     def reached(self, device: str, value: float) -> bool | None:
         """Whether the goal is; None where there is none."""
@@ -64,6 +66,7 @@ class Line:
 
 
 LIGHTNING = "Lightning, bare of logger and bar"
+JAX = "JAX: jitted `lax.scan` over steps"
 
 LINES = [
     Line(
@@ -75,6 +78,13 @@ LINES = [
             Contest("the same with `Adam(fused=True)`", ("bare-fused",), "steady", {}, {"cuda": 5}),
             Contest(
                 LIGHTNING, ("lightning",), "steady", {"cpu": 30, "cuda": 60}, {"cpu": 10, "cuda": 20}
+            ),
+            Contest(
+                "JAX: jitted `lax.scan` over steps (best of one and four in each turn)",
+                ("jax", "jax-unrolled"),
+                "steady",
+                {"cpu": 1},
+                devices=("cpu",),
             ),
         ),
     ),
@@ -91,6 +101,7 @@ LINES = [
                 {"cpu": 1, "cuda": 2},
                 more={"cuda": ("bare-compiled-cudnn", "bare-compiled-graphs")},
             ),
+            Contest(JAX, ("jax",), "steady", {"cpu": 1.5}, devices=("cpu",)),
         ),
     ),
     Line(
@@ -102,7 +113,7 @@ LINES = [
                 "bare loop over `DataLoader` (best of 0 and 2 workers)",
                 ("bare", "bare-workers"),
                 "steady",
-                {"cpu": 1.3, "cuda": 30},
+                {"cpu": 1.5, "cuda": 30},
             ),
             Contest(
                 "Lightning (best of 0 and 2 workers)",
@@ -117,13 +128,14 @@ LINES = [
         "transformer (4 layers, 128 wide) character model",
         "text",
         (
-            Contest("bare loop with torch's modules", ("bare",), "steady", {"cpu": 1.3, "cuda": 2}),
+            Contest("bare loop with torch's modules", ("bare",), "steady", {"cpu": 1.5, "cuda": 2}),
             Contest(
                 "Trainer of Transformers, GPT-2 of the same size",
                 ("transformers",),
                 "steady",
                 {"cpu": 2, "cuda": 4},
             ),
+            Contest(JAX, ("jax",), "steady", {"cpu": 3}, devices=("cpu",)),
         ),
     ),
     Line(
@@ -214,5 +226,6 @@ def _on(device: str, line: Line) -> Line:
     contests = (
         replace(contest, sides=(*contest.sides, *contest.more.get(device, ())))
         for contest in line.contests
+        if device in (contest.devices or (device,))
     )
     return replace(line, contests=tuple(contests))

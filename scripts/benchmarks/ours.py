@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.works import Work, checked
@@ -79,7 +80,8 @@ def prepare(work: Work, folder: Path) -> dict[str, Any]:
     """Does the first steps, and leaves in `folder` what the other sides begin from and are checked by.
 
     `start.pt` holds the first weights, the first batches, and the data as it is stored: `train` and
-    `val`, inputs and targets, or a text's `stream` of tokens.
+    `val`, inputs and targets, or a text's `stream` of tokens. `start.npz` holds the same for sides
+    without torch.
     """
     work = checked(work)
     run = build_run(parse(composed(*work.arguments())), folder / "checked")
@@ -100,11 +102,26 @@ def prepare(work: Work, folder: Path) -> dict[str, Any]:
     if (scaling := run.dataset.preprocessing.scaling()) is not None:
         start["scaling"] = (scaling.scale, scaling.shift)
     torch.save(start, folder / "start.pt")
+    keep_as_arrays(start, folder / "start.npz")
     clock = Clock()
     run = replace(run, sinks=clock)
     fit(run)
     losses = clock.losses[: len(batches)]  # those of the first epoch, whose batches are known
     return {"losses": losses, "parameters": run.summary.parameters}
+
+
+def keep_as_arrays(start: dict[str, Any], path: Path) -> None:
+    """Writes the same as NumPy arrays: `weights/…`, `train_x`, `val_y`, `batches_x`, `stream`, …"""
+    arrays = {f"weights/{name}": value for name, value in start["weights"].items()}
+    for part in {"train", "val"} & set(start):
+        arrays[f"{part}_x"], arrays[f"{part}_y"] = start[part]
+    inputs, targets = zip(*start["batches"], strict=True)
+    arrays |= {"batches_x": torch.stack(inputs), "batches_y": torch.stack(targets)}
+    if "scaling" in start:
+        arrays["scale"], arrays["shift"] = start["scaling"]
+    if "stream" in start:
+        arrays["stream"] = start["stream"]
+    np.savez(path, **{name: value.numpy() for name, value in arrays.items()})
 
 
 def verify(work: Work, folder: Path) -> dict[str, Any]:

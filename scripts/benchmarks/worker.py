@@ -48,6 +48,10 @@ def side_of(name: str, work: Work, folder: Path, check: bool) -> Callable[..., d
 
             workers = 2 if "workers" in how else 0
             return partial(with_lightning.run, work, folder, check=check, workers=workers)
+        case ["jax", *how]:
+            from benchmarks import with_jax
+
+            return partial(with_jax.run, work, folder, check=check, unroll=4 if "unrolled" in how else 1)
         case ["transformers", *how]:
             from benchmarks import with_transformers
 

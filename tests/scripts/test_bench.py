@@ -1,6 +1,7 @@
 """The benchmark: what it compares does the same work, and its figures are what they say."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ def run_of(milliseconds: float, **more: Any) -> dict[str, Any]:
     """A run of 100 steady steps."""
     steady = {"steady_steps": 100, "steady_seconds": milliseconds / 10, "total": 2.0}
     return steady | {"steps": 120, "whole": 120, "curve": [0.5, 0.1]} | more
+
+
+def with_peers(package: str, folder: Path) -> Setting:
+    """A setting that finds the peers; the test is skipped where they are not installed."""
+    known = hosts.peers.FOLDER
+    if hosts.peers.missing((package,), known):
+        pytest.skip(f"{package} is not installed")
+    return Setting("cpu", True, folder, 1, known)
 
 
 def test_every_line_has_a_key_of_its_own_and_a_work_that_there_is() -> None:
@@ -54,8 +63,51 @@ def test_on_a_gpu_the_compiled_loops_are_the_best_that_torch_has() -> None:
         for device in ("cpu", "cuda")
         for line in lines_of(device, ["2"])
     }
-    assert sides["cpu"] == ["bare", "bare-compiled"]
+    assert sides["cpu"] == ["bare", "bare-compiled", "jax"]
     assert sides["cuda"][2:] == ["bare-compiled-cudnn", "bare-compiled-graphs"]
+
+
+@pytest.mark.parametrize(
+    "name", ["fnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rnn", "text"))]
+)
+def test_jax_has_the_same_losses_from_the_same_weights(name: str, tmp_path: Path) -> None:
+    work = WORKS[name]("cpu", True, tmp_path)
+    setting = with_peers("jax", tmp_path)
+    ours = prepare(work, tmp_path)
+    theirs = hosts.do(setting, "check", "jax", name)
+    assert theirs["parameters"] == ours["parameters"]
+    length = len(ours["losses"])
+    assert theirs["losses"][:length] == pytest.approx(ours["losses"], rel=work.tolerance)
+
+
+def test_jax_does_as_many_steps_and_learns_alike(tmp_path: Path) -> None:
+    setting = with_peers("jax", tmp_path)
+    prepare(WORKS["fnn"]("cpu", True, tmp_path), tmp_path)
+    ours = hosts.do(setting, "time", "ours", "fnn")
+    theirs = hosts.do(setting, "time", "jax-unrolled", "fnn")
+    assert theirs["steady_steps"] == ours["steady_steps"]
+    assert theirs["curve"] == pytest.approx(ours["curve"], rel=0.2)
+
+
+def test_packages_that_are_not_to_be_had_do_not_take_the_others_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+
+    def run(command: list[str], **_: Any) -> Any:
+        asked.append(command[-1])
+        bad = command[-1] in {"rare==1.0", str(tmp_path / "pins.txt")}
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess(command, int(bad), "", "noise\nno such wheel: rare\n")
+
+    (tmp_path / "pins.txt").write_text("# what is needed\ncommon==2.0\nrare==1.0\n")
+    monkeypatch.setattr(hosts.peers, "PINS", tmp_path / "pins.txt")
+    monkeypatch.setattr(hosts.peers, "FOLDER", tmp_path / "folder")
+    monkeypatch.setattr(hosts.peers, "missing", lambda names, *_: list(names))
+    monkeypatch.setattr(hosts.peers.subprocess, "run", run)
+    assert hosts.peers.folder() == (tmp_path / "folder", "no such wheel: rare")
+    assert asked == [str(tmp_path / "pins.txt"), "common==2.0", "rare==1.0"]
+    assert not (tmp_path / "folder" / "ready").exists()
 
 
 def test_the_compiled_bare_loop_has_its_loss_within(
@@ -159,8 +211,8 @@ def test_a_peer_that_fails_takes_its_own_cell_alone(
     found = driver.measure(setting, ONE)
     assert found.failed == ["lightning"]
     assert orders.count((failing, "lightning")) == 1
-    assert set(found.cold) == {"ours", "bare", "bare-fused"}
-    bare, fused, lightning = figures.result(setting, ONE, found)["cells"]
+    assert set(found.cold) == {"ours", "bare", "bare-fused", "jax", "jax-unrolled"}
+    bare, fused, lightning, _ = figures.result(setting, ONE, found)["cells"]
     assert bare["ratio"]["pairs"] == fused["ratio"]["pairs"] == 2
     assert lightning["note"] == "not measured: it failed (OutOfMemoryError: a / b)"
 
@@ -241,7 +293,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def test_sides_run_in_turns_and_one_that_is_missing_is_told(
     tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    absent = {"lightning"}
+    absent = {"lightning", "jax"}
     monkeypatch.setattr(hosts.peers, "missing", lambda names, *_: [n for n in names if n in absent])
     setting = Setting("cpu", False, tmp_path, 2, trouble="no network")
     found = driver.measure(setting, ONE)
@@ -251,7 +303,8 @@ def test_sides_run_in_turns_and_one_that_is_missing_is_told(
     of_ours = [mode for mode, side in orders if side == "ours"]
     assert of_ours == ["prepare", "time", "fill", "verify", "time", "time"]
     result = figures.result(setting, ONE, found)
-    bare, _, lightning = result["cells"]
+    bare, _, lightning, jax = result["cells"]
+    assert jax["note"] == "not measured: jax is not installed (no network)"
     assert bare["ratio"] == {"median": 9.0, "low": 9.0, "high": 9.0, "pairs": 2}
     assert bare["reached"] is True
     assert lightning["note"] == "not measured: lightning is not installed (no network)"
