@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from bigmodel.models.layers import fast_linear as module
 from bigmodel.models.layers.fast_linear import WORTHWHILE, Linear, linear, multiplied
@@ -70,6 +71,14 @@ def test_only_large_float32_products_on_the_cpu_go_another_way(
     torch.compiler.reset()
     torch.compile(layer, backend="eager", fullgraph=True)(large)
     assert len(calls) == 1
+
+
+@needs_onednn
+def test_a_step_to_be_compiled_keeps_the_faster_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "onednn_is_quicker", lambda: True)
+    inputs, weight = torch.randn(WORTHWHILE // 128**2, 128), torch.randn(128, 128)
+    graph = make_fx(lambda *pair: linear(*pair), tracing_mode="fake")(inputs, weight)
+    assert any("_linear_pointwise" in str(node.target) for node in graph.graph.nodes)
 
 
 def test_names_and_start_are_those_of_torch() -> None:

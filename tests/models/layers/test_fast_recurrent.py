@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bigmodel.models.layers import fast_linear
@@ -85,7 +86,7 @@ def test_a_traced_graph_writes_nothing_over(mode: str, reverse: bool) -> None:
         return torch.autograd.grad(outputs.square().sum(), tensors)
 
     tensors = given(mode)
-    graph = make_fx(gradients)(*tensors)
+    graph = make_fx(gradients, tracing_mode="fake")(*tensors)
     names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
     assert names
     assert not [name for name in names if name.endswith((".out", ".grad_input")) or "copy_" in name]
@@ -108,6 +109,8 @@ def test_taken_on_a_cpu_in_full_precision_only() -> None:
     assert not is_quicker("GRU", inputs.bfloat16())
     assert not is_quicker("GRU", inputs.to("meta"))
     assert not is_quicker("GRU", inputs[:0])
+    with FakeTensorMode():  # as in a step that is traced to be compiled
+        assert is_quicker("GRU", torch.randn(5, 2, 3))
     with torch.autocast("cpu", torch.bfloat16):
         assert not is_quicker("GRU", inputs)
 

@@ -66,7 +66,8 @@ def is_plain(inputs: Tensor, *dtypes: torch.dtype) -> bool:
     autograd recording what is done."""
     return (
         not torch.compiler.is_compiling()
-        and type(inputs) is Tensor  # torch's own tensors of several ranks know no custom operations
+        # Torch's own tensors of several ranks know no custom operations.
+        and (type(inputs) is Tensor or not hasattr(inputs, "device_mesh"))
         and inputs.device.type == "cpu"
         and inputs.dtype in dtypes
         and not torch.is_autocast_enabled("cpu")
