@@ -7,8 +7,10 @@ import pytest
 from bigmodel.data.tabular.numeric import (
     all_whole,
     is_row_index,
+    leading_zeros,
     missing_words_in,
     parse_numbers,
+    parse_plain_numbers,
     text_values,
     text_without,
 )
@@ -86,3 +88,13 @@ def test_words_for_a_missing_value():
     assert missing_words_in(column("1", "-"), words_too=False) == ["-"]
     assert missing_words_in(column(1.0, None), words_too=False) == []
     assert text_without(values, ["NA"]).to_pylist() == ["yes", None, "?", None, "None", "-", None]
+
+
+def test_leading_zeros_and_missing_words_are_found_the_same_once_numbers_are_read():
+    values = column("007", "0.5", "0", None, "00", "10", "1e3", " 1", "nan", "0" + "9" * 400)
+    cells = parse_plain_numbers(values)
+    assert np.flatnonzero(leading_zeros(values)).tolist() == [0, 4, 9]
+    assert np.flatnonzero(leading_zeros(values, cells)).tolist() == [0, 4, 9]
+    assert missing_words_in(values, words_too=False, cells=cells) == ["nan"]
+    filled = values.filter([cell != "nan" for cell in values.to_pylist()])
+    assert missing_words_in(filled, words_too=False, cells=parse_plain_numbers(filled)) == []

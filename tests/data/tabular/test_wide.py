@@ -92,3 +92,15 @@ def test_a_message_names_the_first_columns_of_many(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"no column 'c0'.* It reads c0, .*, … \(400 in all\)") as error:
         reader.read(other, with_targets=True)
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("columns", [7, 8, 17])
+def test_each_number_is_in_its_row_and_column(tmp_path, columns):
+    path = written(tmp_path, columns, rows=3000)
+    config = data.parse({"name": "table", "path": str(path), "target": "y", "normalize": False})
+    dataset = data.build(config)
+    inputs = np.concatenate(
+        [part.take(slice(0, len(part)))[0].numpy() for part in dataset.parts.values()]
+    )
+    expected = np.loadtxt(path, np.float32, delimiter=",", skiprows=1)[:, :-1]
+    np.testing.assert_array_equal(*(rows[np.lexsort(rows.T)] for rows in (inputs, expected)))

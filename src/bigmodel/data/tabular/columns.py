@@ -22,7 +22,13 @@ from bigmodel.data.tabular.column_options import column_option
 from bigmodel.data.tabular.date_formats import CALENDAR_PARTS, MeasuredKind, TimeKind
 from bigmodel.data.tabular.dates import DateFormat, parse_times
 from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers
-from bigmodel.data.tabular.numeric import MAX_EXACT_INTEGER, MAX_FLOAT32, parse_numbers, text_values
+from bigmodel.data.tabular.numeric import (
+    MAX_EXACT_INTEGER,
+    MAX_FLOAT32,
+    ParsedCells,
+    parse_numbers,
+    text_values,
+)
 from bigmodel.data.tabular.type_inference import MAX_INVALID, NONE_INVALID, InvalidCells, invalid_values
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
@@ -152,6 +158,7 @@ class NumberColumn(MeasuredColumn):
         where: str,
         number_format: NumberFormat = PLAIN,
         max_invalid: float = MAX_INVALID,
+        cells: ParsedCells | None = None,
     ) -> NumberColumn | ExcludedColumn:
         """The column as learnt from the rows of the training set, or why it cannot be an input.
 
@@ -163,11 +170,12 @@ class NumberColumn(MeasuredColumn):
             where: the file, for messages.
             number_format: of its numbers.
             max_invalid: see the class.
+            cells: its numbers, if they are known.
 
         Raises:
             DataError: more than a few numbers are too large for a model.
         """
-        cells = parse_numbers(column, number_format)
+        cells = cells or parse_numbers(column, number_format)
         values = cells.values[rows]
         _check_size(f"{where}: column '{name}'", column_option(name, "ignore"), values, normalize)
         missing = np.isnan(values)

@@ -66,7 +66,7 @@ def fit_columns(
         if fit.chosen is None and fit.inferred.kind == "number":
             choices[name] = fit.inferred.choice
         if isinstance(column, MeasuredColumn):
-            words = missing_words_in(values, words_too=False)
+            words = missing_words_in(values, words_too=False, cells=inferred.cells)
             table.count_missing(name, count_missing_words(values, words))
     if not columns:
         reasons = [*chain(*warnings.values()), *report.excluded_warnings(excluded)]
@@ -144,7 +144,8 @@ class _ColumnFit:
             cell = identifier_groups(self.values, inferred.number_format)
             self.warnings += report.identifier_warning(self.name, cell)
         cells, number_format = (self.name, self.values, self.rows), inferred.number_format
-        return NumberColumn.fit(*cells, self.config.normalize, self.where, number_format, limit)
+        normalize, where, parsed = self.config.normalize, self.where, inferred.cells
+        return NumberColumn.fit(*cells, normalize, where, number_format, limit, parsed)
 
     def _times(self) -> DateColumn | ExcludedColumn:
         chosen, inferred, limit = self.config.columns.get(self.name), self.inferred, MAX_INVALID

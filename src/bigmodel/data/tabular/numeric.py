@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,10 +159,20 @@ def identifier_groups(column: Any, number_format: NumberFormat) -> str:
     return str(text[0].as_py())
 
 
-def leading_zeros(column: Any) -> NDArray[np.bool_]:
-    """Which cells of a column of text may be identifiers, such as 007."""
-    zero_led = pc.fill_null(pc.match_substring_regex(column, r"^0\d+$"), False)
-    return cast("NDArray[np.bool_]", zero_led.to_numpy())
+def leading_zeros(column: Any, cells: ParsedCells | None = None) -> NDArray[np.bool_]:
+    """Which cells of a column of text may be identifiers, such as 007.
+
+    Args:
+        cells: the result of `parse_plain_numbers`, if it is known.
+    """
+    begins: NDArray[np.bool_] = pc.fill_null(pc.starts_with(column, "0"), False).to_numpy()
+    if cells is not None:  # matching a pattern takes long, and 0.5 begins with a zero as well
+        begins = begins & ~(cells.values > np.floor(cells.values))
+    places = np.flatnonzero(begins)
+    zero_led = np.zeros(len(column), np.bool_)
+    if len(places):
+        zero_led[places] = pc.match_substring_regex(column.take(places), r"^0\d+$").to_numpy()
+    return zero_led
 
 
 def text_values(column: Any) -> Any:
@@ -179,13 +189,16 @@ def text_values(column: Any) -> Any:
     return pc.cast(to_castable(column), pa.string())
 
 
-def missing_words_in(column: Any, *, words_too: bool) -> list[str]:
+def missing_words_in(column: Any, *, words_too: bool, cells: ParsedCells | None = None) -> list[str]:
     """The words for missing values in a column of text, such as R's NA.
 
     Args:
         words_too: the column holds words, so that None and - may be values like others.
+        cells: the result of `parse_plain_numbers`, if it is known.
     """
-    if not is_text(column.type):
+    if not is_text(column.type) or (
+        cells is not None and cells.filled == len(column) - column.null_count
+    ):
         return []
     text, missing = text_values(column), _MISSING_WORDS if words_too else _NOT_NUMBERS
     return sorted(text.filter(_is_one_of(text, missing)).unique().to_pylist())

@@ -130,7 +130,7 @@ class TargetColumn(FittedState):
                     " data.task=values needs numbers. Set data.task=classes, or choose another"
                     " data.target."
                 )
-        missing = numeric.missing_words_in(column, words_too=True)
+        missing = numeric.missing_words_in(column, words_too=True, cells=inferred.cells)
         named = bool(missing) and not default_missing  # NA is a word, as classes are
         if task == "classes" and (inferred.invalid.count or str(inferred.number_format) or named):
             inferred = InferredType("text")  # that the user names
@@ -170,13 +170,13 @@ class TargetColumn(FittedState):
         cls, name: str, column: Any, task: Task, inferred: InferredType, what: str
     ) -> TargetColumn:
         number_format, duration = inferred.number_format, inferred.kind == "duration"
-        cells = _parse_cells(column, number_format, duration)
+        cells = inferred.cells or _parse_cells(column, number_format, duration)
         values = cells.values[~np.isnan(cells.values)]
         if not len(values):
             raise DataError(f"{what} holds no value at all. Choose another data.target.")
         fitted = cls(
             name=name,
-            missing=numeric.missing_words_in(column, words_too=False),
+            missing=numeric.missing_words_in(column, words_too=False, cells=inferred.cells),
             number_format=number_format,
             duration=duration,
             invalid=invalid_values(column, cells.invalid & ~cells.infinite),
@@ -298,8 +298,9 @@ def _is_real_valued(column: Any, cells: ParsedCells, number_format: NumberFormat
         return True
     missing = np.isnan(cells.values)
     filled = cells.values[~missing]
-    whole = missing.any() and (filled == np.trunc(filled)).all()
-    whole = whole or numeric.all_whole(column, number_format)
+    if (filled != np.trunc(filled)).any():
+        return True
+    whole = missing.any() or numeric.all_whole(column, number_format)
     return not whole or len(np.unique(filled)) > _MAX_CLASSES
 
 

@@ -19,6 +19,7 @@ from bigmodel.data.tabular import number_formats, numeric
 from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, MeasuredKind, TimeKind, time_kind
 from bigmodel.data.tabular.dates import DateFormat, find_date_format, parse_times, time_kind_of_type
 from bigmodel.data.tabular.number_formats import PLAIN, FormatChoice, NumberFormat
+from bigmodel.data.tabular.numeric import ParsedCells
 
 MAX_INVALID = 0.05
 """Share of a column's cells, missing ones aside, that may be invalid."""
@@ -114,6 +115,8 @@ NONE_INVALID = InvalidCells()
 
 def invalid_values(column: Any, invalid: NDArray[np.bool_]) -> list[str]:
     """The contents of the invalid cells of a column, the most frequent first."""
+    if not invalid.any():
+        return []
     return list(numeric.value_counts(_texts_at(column, invalid)))[:_MAX_KEPT]
 
 
@@ -136,6 +139,7 @@ class InferredType(NamedTuple):
             and none if they are the most.
         deciding_cell: the first cell that `other` does not fit, if any.
         zero_led: the cells with a leading zero, as identifiers have; in a column of numbers, a few.
+        cells: the numbers, of text whose cells are all in the plain format. Reading them takes long.
     """
 
     kind: ColumnKind
@@ -145,6 +149,7 @@ class InferredType(NamedTuple):
     invalid: InvalidCells = NONE_INVALID
     deciding_cell: str = ""
     zero_led: InvalidCells = NONE_INVALID
+    cells: ParsedCells | None = None
 
     @property
     def choice(self) -> FormatChoice:
@@ -179,10 +184,11 @@ def infer_type(column: Any) -> InferredType:
         return InferredType("text")
     if not numeric.is_text(kind):
         return InferredType("other")
-    zero_led = _leading_zeros(column)
+    cells = numeric.parse_plain_numbers(column)
+    zero_led = _leading_zeros(column, cells)
     if not zero_led.are_few():
         return InferredType("text", zero_led=zero_led)
-    numbers = _as_plain_numbers(column)
+    numbers = None if cells is None else _as_plain_numbers(column, cells)
     if numbers is None and numeric.is_boolean_text(numeric.without_missing(column)):
         return InferredType("text")
     numbers = numbers or _as_formatted_numbers(column)
@@ -197,8 +203,8 @@ def infer_type(column: Any) -> InferredType:
     return (times if mostly_times else numbers)._replace(kind="text")
 
 
-def _leading_zeros(column: Any) -> InvalidCells:
-    zero_led = numeric.leading_zeros(column)
+def _leading_zeros(column: Any, cells: ParsedCells | None) -> InvalidCells:
+    zero_led = numeric.leading_zeros(column, cells)
     if not zero_led.any():
         return NONE_INVALID
     filled = numeric.without_missing(column)
@@ -231,21 +237,18 @@ def as_numbers(column: Any, number_format: NumberFormat | None = None) -> Inferr
         return _numbers_in_format(column, FormatChoice(number_format))
     if not numeric.is_text(column.type):
         return _numbers_in_format(column, FormatChoice(PLAIN))
-    if (plain := _as_plain_numbers(column)) is not None:
-        return plain
+    if (cells := numeric.parse_plain_numbers(column)) is not None:
+        return _as_plain_numbers(column, cells)
     choice = number_formats.find_number_format(numeric.without_missing(column))
     return _numbers_in_format(column, choice or FormatChoice(PLAIN))
 
 
-def _as_plain_numbers(column: Any) -> InferredType | None:
-    """A column whose cells are all numbers in the plain format, which is quickly known; or None."""
-    cells = numeric.parse_plain_numbers(column)
-    if cells is None:
-        return None
+def _as_plain_numbers(column: Any, cells: ParsedCells) -> InferredType:
+    """A column whose cells are all numbers in the plain format."""
     choice = number_formats.check_plain_format(numeric.without_missing(column.slice(0, 1000)))
     if choice.other is not None:
         choice = number_formats.check_plain_format(numeric.without_missing(column))
-    return _number_type(choice, InvalidCells(cells.filled))
+    return _number_type(choice, InvalidCells(cells.filled))._replace(cells=cells)
 
 
 def _as_formatted_numbers(column: Any) -> InferredType:
