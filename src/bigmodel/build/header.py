@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import torch
+
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
 from bigmodel.errors import counted
@@ -13,6 +15,7 @@ from bigmodel.models.summary import Layer
 from bigmodel.optim.optimizers.adaptive import USUAL_DECAY, AdamWConfig
 from bigmodel.reporting.base import RunInfo
 from bigmodel.reporting.formatting import label_rows, shown_path
+from bigmodel.runtime import torch_internals
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Target, Values
 from bigmodel.training.plan import Monitored, Plan
@@ -43,6 +46,7 @@ def run_info(
     decay = ""
     if isinstance(config.optimizer, AdamWConfig) and config.optimizer.weight_decay != USUAL_DECAY:
         decay = f", weight decay {config.optimizer.weight_decay:.3g}"
+    without = ", ".join(torch_internals.missing())
     rows = [
         *label_rows(config.top.run.model_dump()),
         ("Model", f"{model}, {counted(parameters, 'parameter')}"),
@@ -55,6 +59,7 @@ def run_info(
         ),
         ("Loss", describe_loss(loss, dataset.spec.target)),
         ("Device", str(runtime)),
+        *([("Torch", f"{torch.__version__} without {without}")] if without else []),
         *part_rows,
         ("Training", f"{length}, batches of {_batch(config)}"),
         *([("Validation", "none, so that the last weights count")] if dataset.val is None else []),

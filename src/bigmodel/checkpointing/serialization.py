@@ -31,7 +31,8 @@ def _plain(module: nn.Module | None, path: list[str]) -> list[str]:
     if not path:
         return []
     first, rest = path[0], path[1:]
-    inner = module._modules.get(first) if module is not None else None
+    inner = getattr(module, first, None)
+    inner = inner if isinstance(inner, nn.Module) else None
     dropped = module is not None and WRAPPERS.get(type(module).__name__) == first
     return [*([] if dropped else [first]), *_plain(inner, rest)]
 

@@ -18,18 +18,17 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map_only
 
 from bigmodel.distributed.layout import Part
 from bigmodel.distributed.parallel import Parallel, changing_buffers, share_buffers
 from bigmodel.distributed.tensor_parallel import split_layers
 from bigmodel.errors import ConfigError
+from bigmodel.runtime import torch_internals
 from bigmodel.runtime.device import Runtime
 from bigmodel.runtime.parallel_config import Degrees
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _BatchNorm)
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *torch_internals.batch_norm_kinds())
 _OTHER_METHODS = ("prefill", "decode", "read")
 """Methods beside `forward` by which models and their blocks compute."""
 
@@ -258,19 +257,31 @@ def _without_views(method: Callable[..., Any]) -> Callable[..., Any]:
         outputs = method(*args, **named)
         if not torch.is_grad_enabled():
             return outputs
-        return tree_map_only(Tensor, lambda t: t if t._base is None else t.clone(), outputs)
+        return _views_copied(outputs)
 
     return call
+
+
+def _views_copied(outputs: Any) -> Any:
+    match outputs:
+        case Tensor():
+            return outputs.clone() if torch_internals.is_view(outputs) else outputs
+        case dict():
+            return type(outputs)((key, _views_copied(value)) for key, value in outputs.items())
+        case tuple() if hasattr(outputs, "_fields"):  # a named one
+            return type(outputs)(*map(_views_copied, outputs))
+        case list() | tuple():
+            return type(outputs)(map(_views_copied, outputs))
+    return outputs
 
 
 def _same_modules(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Module:
     """A copy of a module and those within it, with the same weights and buffers."""
     if module not in copies:
-        copy = copies[module] = module.__class__.__new__(module.__class__)
-        copy.__dict__ = dict(module.__dict__)
-        copy.__dict__["_parameters"] = dict(module._parameters)
-        children = module._modules.items()
-        copy.__dict__["_modules"] = {n: c and _same_modules(c, copies) for n, c in children}
+        copy = copies[module] = torch_internals.shallow_copy(module)
+        for name, child in module.named_modules(remove_duplicate=False):
+            if name and "." not in name:
+                setattr(copy, name, _same_modules(child, copies))
     return copies[module]
 
 
@@ -279,9 +290,8 @@ def _replace_parameters(
 ) -> None:
     """Gives the copy of a model other weights."""
     for module, same in zip(model.modules(), copy.modules(), strict=True):
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                same._parameters[name] = replacements[parameter]
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            setattr(same, name, replacements[parameter])
 
 
 def _runs(index: Tensor) -> tuple[tuple[int, int], ...]:

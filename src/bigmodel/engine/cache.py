@@ -25,7 +25,7 @@ import bigmodel
 from bigmodel.engine.fixed_shape import layout
 from bigmodel.engine.functional_step import FunctionalStep, StepInputs
 from bigmodel.engine.step import Step
-from bigmodel.runtime import caches
+from bigmodel.runtime import caches, torch_internals
 
 MAX_LIBRARIES = 64
 """Libraries that are kept, of one or two megabytes each; the least recently used are deleted."""
@@ -105,16 +105,7 @@ def folder() -> Path:
 def use_private_folders() -> None:
     """Loads torch's compiler, and has it keep all its files in private folders."""
     caches.use_private_folders()
-    from torch._inductor import codecache
-    from torch._inductor.runtime import cache_dir_utils, runtime_utils
-
-    # Precompiled headers lie in the temporary folder, under a name that anybody may have taken before,
-    # whatever the environment says.
-    path = os.environ["TORCHINDUCTOR_CACHE_DIR"]
-    for module in (cache_dir_utils, runtime_utils, codecache):
-        module.default_cache_dir = lambda: path  # type: ignore[attr-defined]
-    codecache._HEADER_DIR = str(Path(path) / "precompiled_headers")
-    codecache._HEADER_LOCK_DIR = str(Path(path) / "precompiled_headers" / "locks")
+    torch_internals.keep_compiled_in(os.environ["TORCHINDUCTOR_CACHE_DIR"])
 
 
 def find_entry(

@@ -18,7 +18,7 @@ from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
 from bigmodel.engine.step import Step
 from bigmodel.engine.verification import state_restored, verify
 from bigmodel.errors import DeviceError, first_line
-from bigmodel.runtime import caches
+from bigmodel.runtime import caches, torch_internals
 from bigmodel.runtime.progress_messages import report_progress
 
 _LOAD_SECONDS, _TRIAL_STEPS = 0.1, 7
@@ -108,7 +108,7 @@ def select_engine(
     except DeviceError:  # the device cannot be used any more, by eager steps either
         raise
     except Exception as error:  # whatever a compiler or a driver raises: eager steps still work
-        is_expected = isinstance(error, UntraceableError)
+        is_expected = isinstance(error, UntraceableError | torch_internals.MissingPartError)
         reason = first_line(error) if is_expected else f"{type(error).__name__}: {first_line(error)}"
         log(f"Steps run eagerly: {reason}.")
         return None
@@ -124,6 +124,7 @@ def _load_or_compile(
     """The compiled step, from the cache or new; None if compiling would not pay off."""
     from bigmodel.engine.compiler import compile_step, load, missing_compiler
 
+    torch_internals.check_compiles()
     device = candidate.example.inputs.device
     if entry is not None and entry.is_complete:
         entry.touch()

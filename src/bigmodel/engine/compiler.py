@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from bigmodel.engine.base import Interruptible
 from bigmodel.engine.compiled import Code
 from bigmodel.engine.functional_step import FunctionalStep, StepInputs, UntraceableError
 from bigmodel.errors import first_line
+from bigmodel.runtime import torch_internals
 
 aten = torch.ops.aten
 
@@ -86,13 +87,7 @@ def load(path: Path, device: torch.device) -> Code:
     Raises:
         RuntimeError: torch cannot load it.
     """
-    from torch._C import _aoti
-
-    if device.type == "cuda":
-        code: Code = _aoti.AOTIModelContainerRunnerCuda(str(path), 1, str(device)).run
-    else:
-        code = _aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
-    return code
+    return torch_internals.load_compiled(path, device)
 
 
 def trace(function: FunctionalStep, inputs: StepInputs) -> GraphModule:
@@ -147,39 +142,4 @@ def _arguments(function: FunctionalStep, inputs: StepInputs) -> tuple[Tensor, ..
 
 def _compile(graph: GraphModule, arguments: tuple[Tensor, ...], path: Path) -> str:
     cache.use_private_folders()
-    from torch import _inductor
-    from torch._inductor import config
-
-    with config.patch(_OPTIONS), _onednn_lowerings():
-        options: dict[str, Any] = {"aot_inductor.output_path": str(path)}
-        return str(_inductor.aot_compile(graph, arguments, options=options))
-
-
-@contextmanager
-def _onednn_lowerings() -> Iterator[None]:
-    """Lets the compiler call oneDNN's matrix product where `fast_linear` does.
-
-    By itself it only calls it with weights that never change.
-    """
-    from torch._inductor import ir, lowering, mkldnn_ir
-    from torch._inductor.fx_passes import mkldnn_fusion
-
-    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        yield
-        return
-
-    def lower_to(node: Any) -> Callable[..., Any]:
-        return lambda *arguments, **_: ir.TensorBox.create(node.create(*arguments))
-
-    mkldnn_fusion._mkldnn_fusion_init()
-    operators = torch.ops.mkldnn._linear_pointwise
-    ours: dict[Any, Callable[..., Any]] = {
-        operators.default: lower_to(mkldnn_ir.LinearUnary),
-        operators.binary: lower_to(mkldnn_ir.LinearBinary),  # with a sum that follows it
-    }
-    before = {operator: lowering.lowerings[operator] for operator in ours}
-    lowering.lowerings.update(ours)
-    try:
-        yield
-    finally:
-        lowering.lowerings.update(before)
+    return torch_internals.compile_ahead(graph, arguments, path, _OPTIONS)

@@ -20,6 +20,7 @@ from bigmodel.engine.fixed_shape import FixedShapeEngine
 from bigmodel.engine.functional_step import StepInputs, UntraceableError
 from bigmodel.engine.step import Step
 from bigmodel.errors import DeviceError, first_line, is_out_of_memory
+from bigmodel.runtime import torch_internals
 
 _WARM_UP_STEPS = 3  # cuDNN and cuBLAS choose their kernels in them
 
@@ -93,7 +94,7 @@ class GraphEngine(FixedShapeEngine):
         """See `FixedShapeEngine.run_step`; the next call overwrites the metrics."""
         for fixed, new in zip(self._batch, inputs[:2], strict=True):
             fixed.copy_(new)
-        torch._foreach_copy_(self._learning_rates, list(inputs.rates[:-1].unbind()))
+        torch_internals.each("copy_", self._learning_rates, list(inputs.rates[:-1].unbind()))
         self._graph.replay()
         return self._metrics
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bigmodel.runtime import torch_internals
+
 
 class EMA:
     """Exponential moving average of a model's weights (Polyak and Juditsky, 1992).
@@ -44,7 +46,7 @@ class EMA:
         else:  # reading the flag would wait for the device: averages are moved towards themselves
             pairs = zip(self._sources, self._averages, strict=True)
             sources = [torch.where(is_finite, source, average) for source, average in pairs]
-        torch._foreach_lerp_(self._averages, sources, share)
+        torch_internals.each("lerp_", self._averages, sources, share)
         for average, source in self._copies:
             average.copy_(source)
 

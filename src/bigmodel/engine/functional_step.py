@@ -6,10 +6,9 @@ be traced and compiled as one piece, across the boundaries of forward, backward 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from torch.func import functional_call
 
 from bigmodel.engine.step import Step
 from bigmodel.optim.optimizers.light import kind_of
+from bigmodel.runtime import torch_internals
 
 FUNCTIONAL_OPTIMIZERS = (
     *(torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam),
@@ -182,12 +182,8 @@ class FunctionalStep:
         for name, value in weights.items():
             value.grad = gradients.get(name)
         optimizer = _copied_optimizer(self._step, weights, state, rates)
-        is_compiling = torch.compiler._is_compiling_flag
-        torch.compiler._is_compiling_flag = True  # or it would read values of tensors
-        try:
+        with torch_internals.values_unread():
             optimizer.step()
-        finally:
-            torch.compiler._is_compiling_flag = is_compiling
         return weights, state
 
     def _update_averages(self, tensors: StepTensors, new: Named, share: Tensor) -> None:
@@ -233,26 +229,12 @@ class _ForwardPass(nn.Module):
         return results
 
     def forward(self, inputs: Tensor, targets: Tensor) -> ForwardResults:
-        with _flat_weights_rebound(self.model):
+        with torch_internals.recurrent_weights_rebound(self.model):
             outputs, total = self._step_forward(inputs, targets)
         normaliser = self.loss.normaliser(targets)
         if not isinstance(normaliser, Tensor):
             normaliser = total.new_full((), normaliser)
         return outputs, total, normaliser
-
-
-@contextlib.contextmanager
-def _flat_weights_rebound(model: nn.Module) -> Iterator[None]:
-    """Lets torch's recurrent layers, which keep a list of their weights, read the swapped ones."""
-    layers = [part for part in model.modules() if isinstance(part, nn.RNNBase)]
-    originals = [layer._flat_weights for layer in layers]
-    for layer in layers:
-        layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
-    try:
-        yield
-    finally:
-        for layer, original in zip(layers, originals, strict=True):
-            layer._flat_weights = original
 
 
 def _copied_optimizer(step: Step, weights: Named, state: Named, rates: Tensor) -> torch.optim.Optimizer:
@@ -309,13 +291,13 @@ def _check_traceable(step: Step) -> None:
     optimizer = step.optimizer
     if kind_of(optimizer) not in FUNCTIONAL_OPTIMIZERS:
         raise UntraceableError("this optimizer has state that is not tensors, or reads their values")
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
-        raise UntraceableError("the optimizer has hooks that run at each step")
+    if torch_internals.may_have_step_hooks(optimizer):
+        raise UntraceableError("the optimizer may have hooks that run at each step")
     if step.scaler is not None:
         raise UntraceableError("fp16 scales its gradients")
     if step.micro_tokens is not None:
         raise UntraceableError("batches are bounded by their tokens, and so have many shapes")
-    if any(getattr(part, "_compiled_call_impl", None) is not None for part in step.model.modules()):
+    if any(torch_internals.is_compiled(part) for part in step.model.modules()):
         raise UntraceableError("device.compile=true compiles the model by itself")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if any(not isinstance(v, Tensor) for p in parameters for v in optimizer.state.get(p, {}).values()):

@@ -7,6 +7,7 @@ from torch import nn
 
 from bigmodel.engine import cache
 from bigmodel.runtime import caches
+from bigmodel.runtime.torch_internals import MissingPartError
 
 
 def compile_model(model: nn.Module, device: torch.device) -> list[str]:
@@ -22,7 +23,10 @@ def compile_model(model: nn.Module, device: torch.device) -> list[str]:
 
     if device.type == "cpu" and (reason := missing_compiler()):
         return [f"Steps stay eager: {reason}."]
-    cache.use_private_folders()
+    try:
+        cache.use_private_folders()
+    except MissingPartError as error:
+        return [f"Steps stay eager: {error}."]
     for region in repeated_blocks(model) or [model]:
         region.compile()
     return caches.refusals()

@@ -26,14 +26,13 @@ from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.models.base import Model
 from bigmodel.optim.optimizers import masked_step
+from bigmodel.runtime import torch_internals
 from bigmodel.runtime.device import Runtime
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 """Marks a phase of a step, given its name: entered before the phase, left after it."""
 
 _UNMARKED = nullcontext()
-
-_run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)  # private: it may go
 
 
 def unmarked(name: str) -> AbstractContextManager[None]:  # noqa: ARG001
@@ -294,7 +293,8 @@ class Step:
         with self.phase("forward"):
             outputs, total = self.forward(inputs, targets)
         with self.phase("backward"):
-            _backward(total if self.scaler is None else self.scaler.scale(total), reciprocal)
+            scaled = total if self.scaler is None else self.scaler.scale(total)
+            torch_internals.backward(scaled, reciprocal)
         return None if outputs is None else outputs.detach(), total.detach()
 
     def _reciprocal(self, weight: Tensor | int) -> Tensor:
@@ -318,7 +318,7 @@ class Step:
         flag = torch.zeros((), device=self._device)
         # The one kernel that gradient scaling uses; scaling by one leaves the tensors as they are.
         tensors = [total, *self._statistics, *gradients]
-        torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, self._one)
+        torch_internals.flag_non_finite(tensors, flag, self._one)
         return self.parallel.any(flag)
 
     def _present_gradients(self) -> list[Tensor]:
@@ -350,7 +350,7 @@ class Step:
         create its state even if its first step is skipped.
         """
         scaler.unscale_(self.optimizer)
-        (overflow,) = scaler._found_inf_per_device(self.optimizer).values()
+        overflow = torch_internals.overflow_flag(scaler, self.optimizer)
         # The scaler's own flag, since it follows that: all ranks have to go on with the same scale.
         overflow.copy_(self.parallel.any(overflow))
         return torch.maximum(found_inf, overflow)
@@ -362,14 +362,3 @@ class Step:
             return
         for buffer, old in zip(self._buffers, before, strict=True):
             buffer.copy_(torch.where(found_inf.bool(), old, buffer))
-
-
-def _backward(total: Tensor, gradient: Tensor) -> None:
-    """torch.autograd.backward without its comparison of two shapes, which imports sympy for a third of a
-    second, and takes four microseconds a step."""
-    if _run_backward is None:
-        torch.autograd.backward(total, gradient)
-    else:
-        _run_backward(
-            (total,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True
-        )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bigmodel.errors import SpecError
 from bigmodel.losses.base import Loss
 from bigmodel.registry import EntryConfig, losses
+from bigmodel.runtime import torch_internals
 from bigmodel.spec import IGNORED, Classes, DataSpec, Flags, NextTokens, Values
 
 _WEIGHTED = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -66,7 +67,7 @@ class Adapted(Loss):
         self.made = made
         self.reduction = _REDUCTIONS[reduction]
         self._of_tokens = isinstance(spec.target, NextTokens)
-        self._one_by_one = self._of_tokens and isinstance(made, nn.modules.loss._Loss)
+        self._one_by_one = self._of_tokens and torch_internals.is_torchs_loss(made)
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `Loss.forward`.

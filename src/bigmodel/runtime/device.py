@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bigmodel.errors import DeviceError, counted
 from bigmodel.registry import Config
-from bigmodel.runtime import rng
+from bigmodel.runtime import rng, torch_internals
 from bigmodel.runtime.device_names import ALLOWED, is_device
 from bigmodel.runtime.parallel_config import ParallelConfig
 
@@ -285,6 +285,11 @@ def _precision(wanted: str, device: torch.device) -> tuple[Precision, bool]:
     match wanted:
         case "fp32":
             return "fp32", False
+        case "fp16" if not torch_internals.scales_gradients():
+            raise DeviceError(
+                "device.precision=fp16: its gradients are scaled by a part of torch that this version"
+                f" ({torch.__version__}) does not have. Use device.precision=bf16, fp32 or auto."
+            )
         case "fp16":
             return "fp16", False
         case "bf16" if quick or device.type == "cpu":
@@ -296,6 +301,6 @@ def _precision(wanted: str, device: torch.device) -> tuple[Precision, bool]:
                 f"device.precision=bf16: {device} cannot compute in bf16."
                 " Use device.precision=fp16, fp32 or auto."
             )
-    if not on_cuda:
+    if not (on_cuda and (quick or torch_internals.scales_gradients())):
         return "fp32", False
     return ("bf16" if quick else "fp16"), False

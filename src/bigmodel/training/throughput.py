@@ -17,6 +17,7 @@ from bigmodel.data.base import Dataset
 from bigmodel.data.parts import TextPairs
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.models.base import eval_mode
+from bigmodel.runtime import torch_internals
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import TokenPair, Tokens
 
@@ -152,10 +153,7 @@ def training_flops(model: nn.Module, sample: Tensor) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    custom = {  # operators that torch's counter does not know
-        torch.ops.aten._cudnn_rnn: _recurrent_flops,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-    }
+    custom = torch_internals.flop_formulas(_recurrent_flops, _attention_flops)
     counter = FlopCounterMode(display=False, custom_mapping=custom)
     with torch.no_grad(), eval_mode(model), counter:
         model.forward(sample)  # not `model(…)`, which may be compiled

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from bigmodel.optim.optimizers.quick_adam import quick
 
 KINDS = {
-    "adam": (torch.optim.Adam, torch._fused_adam_),
-    "adamw": (torch.optim.AdamW, torch._fused_adamw_),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
 }
 
 
 def pair(name: str, **options: Any) -> tuple[list[nn.Parameter], Any, list[nn.Parameter], Any]:
-    kind, kernel = KINDS[name]
+    kind = KINDS[name]
     ours = [nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(5))]
     theirs = deepcopy(ours)
     groups = [[{"params": [p]} for p in weights] for weights in (ours, theirs)]
     options = {"lr": 0.01, "fused": True, "weight_decay": 0.1, **options}
-    return ours, quick(kind, kernel)(groups[0], **options), theirs, kind(groups[1], **options)
+    return ours, quick(kind)(groups[0], **options), theirs, kind(groups[1], **options)
 
 
 def update(weights: list[nn.Parameter], optimizer: Any, gradients: list[Tensor | None]) -> None:

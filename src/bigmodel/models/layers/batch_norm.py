@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from bigmodel.runtime import torch_internals
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -70,7 +71,8 @@ _SAME = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 def batch_norms(model: nn.Module) -> dict[str, bool]:
     """The names of a model's batch norms, and whether each can be synchronised."""
-    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+    kinds = torch_internals.batch_norm_kinds()
+    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, kinds)}
     return {n: type(layer) in (*_SAME, nn.SyncBatchNorm) for n, layer in layers.items()}
 
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigmodel.runtime import torch_internals
+
 WORTHWHILE = 2**20
 """Multiplications from which on oneDNN is faster; below, its start-up dominates."""
 
@@ -71,8 +73,7 @@ def is_plain(inputs: Tensor, *dtypes: torch.dtype) -> bool:
         and inputs.device.type == "cpu"
         and inputs.dtype in dtypes
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._get_tracing_state()
-        and not torch._C._are_functorch_transforms_active()
+        and not torch_internals.is_transformed()
     )
 
 
@@ -84,7 +85,7 @@ def worthwhile(rows: int, weight: Tensor) -> bool:
 @cache
 def onednn_is_quicker() -> bool:
     """Whether this is one of AMD's processors, and torch was built with oneDNN."""
-    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if torch_internals.onednn_linear() is None:
         return False
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.is_file() and "AuthenticAMD" in cpuinfo.read_text(errors="replace")
@@ -93,8 +94,9 @@ def onednn_is_quicker() -> bool:
 def _onednn(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()  # a slice of a wider matrix takes a thousand times as long
-    outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-    return outputs
+    kernel = torch_internals.onednn_linear()
+    assert kernel is not None, "see `onednn_is_quicker`"
+    return kernel(inputs, weight, bias, "none", [], "")
 
 
 def multiplied(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.models.layers.fast_linear import is_plain, outer, product, worthwhile
+from bigmodel.runtime import torch_internals
 
 MODES = {"GRU", "RNN_TANH"}
 """The layers that there are here. Torch's LSTM is oneDNN's, which is as fast as this would be."""
@@ -69,7 +70,7 @@ class _GRU(torch.autograd.Function):
     def scan(reverse: bool, inputs: Tensor, hidden: Tensor, weights: Any) -> tuple[Tensor, ...]:
         """All states, r beside z, n, and U h + c of n, doubled: (steps, batch, …) each."""
         weight_ih, weight_hh, bias_ih, bias_hh = weights
-        steps, size, in_place = len(inputs), hidden.shape[1], not _is_traced()
+        steps, size, in_place = len(inputs), hidden.shape[1], not torch_internals.is_traced()
         gates, new = slice(0, 2 * size), slice(2 * size, None)
         weight = torch.cat([weight_ih[gates], 2.0 * weight_ih[new]])
         bias = torch.cat([bias_ih[gates] + bias_hh[gates], 2.0 * bias_ih[new]])
@@ -116,7 +117,7 @@ class _GRU(torch.autograd.Function):
         steps, batch, size = n.shape
         r, z, before_each = rz[..., :size], rz[..., size:], _states_before(states, ctx.reverse)
         # The factors that turn the gradient of h' into those of r's and z's sums, and of U h + c.
-        block = None if _is_traced() else inputs.new_empty(steps, batch, 3, size)
+        block = None if torch_internals.is_traced() else inputs.new_empty(steps, batch, 3, size)
         outs = (None,) * 3 if block is None else block.unbind(2)
         to_n = _tanh_backward(1.0 - z, n)
         factors = [
@@ -199,13 +200,9 @@ def _refuse_double_backward() -> None:
         )
 
 
-def _is_traced() -> bool:
-    return torch._C._len_torch_dispatch_stack() > 0
-
-
 def _allocate(like: Tensor, *shape: int) -> tuple[Tensor | None, Outputs]:
     """A block of memory for the outputs of all steps, and its rows; no memory in a traced graph."""
-    if _is_traced():
+    if torch_internals.is_traced():
         return None, [None] * shape[0]
     block = like.new_empty(shape)
     return block, list(block.unbind(0))

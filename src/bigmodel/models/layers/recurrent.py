@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel.models.layers import fast_recurrent
+from bigmodel.runtime import torch_internals
 
 MODES = {"rnn": "RNN_TANH", "lstm": "LSTM", "gru": "GRU"}
 
@@ -112,7 +113,7 @@ class Recurrent(nn.RNNBase):
     def _weights(self, first: int, count: int = 1) -> list[Tensor]:
         """Those of so many scans, in torch's order: a scan is one layer in one direction."""
         # By name, since torch's own list keeps the old tensors when others take their place.
-        names = self._flat_weights_names[4 * first : 4 * (first + count)]
+        names = torch_internals.recurrent_names(self)[4 * first : 4 * (first + count)]
         return [getattr(self, name) for name in names]
 
     def _layer_by_layer(self, x: Tensor, state: State, scan: Scan) -> Scanned:

@@ -40,7 +40,7 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
     Weight decay adds to the gradient, and is scaled with it: adamw is the one that does not.
     """
-    return build(quick(torch.optim.Adam, torch._fused_adam_), config, model, "cpu", "cuda")
+    return build(quick(torch.optim.Adam), config, model, "cpu", "cuda")
 
 
 USUAL_DECAY = 0.01
@@ -81,7 +81,7 @@ def adamw(config: AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam whose weight decay shrinks the weights directly (Loshchilov and Hutter 2017,
     arXiv:1711.05101)."""
     config = config.decided()
-    return build(quick(torch.optim.AdamW, torch._fused_adamw_), config, model, "cpu", "cuda")
+    return build(quick(torch.optim.AdamW), config, model, "cpu", "cuda")
 
 
 class NAdamConfig(MomentsConfig):

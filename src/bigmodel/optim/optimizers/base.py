@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from bigmodel.errors import ConfigError
 from bigmodel.registry import EntryConfig
+from bigmodel.runtime import torch_internals
 
 OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
 
@@ -29,7 +30,8 @@ class OptimizerConfig(EntryConfig):
 
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
-MATRICES = (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.modules.conv._ConvNd)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+MATRICES = (nn.Linear, *_RECURRENT, nn.MultiheadAttention, *torch_internals.convolution_kinds())
 _LOOKED_UP = re.compile(r"position|embed|token", re.IGNORECASE)
 
 

@@ -1,7 +1,7 @@
 """Torch's optimizers without loading its compiler, which takes a second and 70 MB.
 
 Torch marks `add_param_group`, `zero_grad`, `state_dict`, `load_state_dict` and `step` for torch.compile
-with wrappers that import `torch._dynamo`, and with it sympy and much more, when they are first called.
+with wrappers that import its tracer, and with it sympy and much more, when they are first called.
 If nothing has loaded the compiler, nothing is being compiled, and the marks are not needed.
 """
 
@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from bigmodel.runtime import torch_internals
+
 OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
 
-COMPILER = "torch._dynamo"
 _KIND = "_light_kind"
 
 
@@ -61,14 +62,14 @@ def kind_of(optimizer: torch.optim.Optimizer) -> type[torch.optim.Optimizer]:
 def _wrapped(method: Callable[..., Any]) -> Callable[..., Any] | None:
     """The method inside a wrapper that imports the compiler; None if `method` is no such wrapper."""
     code = getattr(method, "__code__", None)
-    if code is None or COMPILER not in code.co_names:
+    if code is None or torch_internals.TRACER not in code.co_names:
         return None
     return getattr(method, "__wrapped__", None)
 
 
 def _either(method: Callable[..., Any], bare: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        return (method if COMPILER in sys.modules else bare)(*args, **kwargs)
+        return (method if torch_internals.TRACER in sys.modules else bare)(*args, **kwargs)
 
     return functools.wraps(bare)(call)
 

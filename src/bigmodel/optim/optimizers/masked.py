@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bigmodel.runtime import torch_internals
+
 
 def masked_step(optimizer: torch.optim.Optimizer, found_inf: Tensor) -> None:
     """Does an update, or none if `found_inf` is 1.
@@ -38,7 +40,7 @@ def step_on_device(optimizer: torch.optim.Optimizer, found_inf: Tensor) -> None:
             optimizer.step()
             stateless = {p for p in without if not optimizer.state.get(p)}
             vars(optimizer).setdefault(_STATELESS, set()).update(stateless)
-    elif getattr(optimizer, "_step_supports_amp_scaling", False):
+    elif torch_internals.skips_in_kernel(optimizer):
         step_in_kernel(optimizer, found_inf)
     else:
         step_and_blend(optimizer, found_inf)

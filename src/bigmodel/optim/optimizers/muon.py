@@ -64,7 +64,7 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
         parts.append(light(Muon)(hidden, rows, adjust_lr_fn=config.adjust_lr, **options))
     others = _without(parameter_groups(model, config.weight_decay), hidden)
     if others:
-        adamw = quick(torch.optim.AdamW, torch._fused_adamw_)
+        adamw = quick(torch.optim.AdamW)
         lr = config.lr if config.adamw_lr is None else config.adamw_lr
         options = {"lr": lr, "betas": tuple(config.betas), "eps": config.eps}
         parts.append(adamw(others, **options, **fused(model, "cpu", "cuda")))

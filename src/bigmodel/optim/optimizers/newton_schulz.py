@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bigmodel.runtime.torch_internals import each
+
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: for the largest slope at 0
 _EPS = 1e-7
 
@@ -55,12 +57,12 @@ class Muon(torch.optim.Muon):
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         momenta = [self.state[p]["momentum_buffer"] for p in params]
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        each("lerp_", momenta, gradients, 1 - group["momentum"])
         updates = momenta
         if group["nesterov"]:
-            updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+            updates = list(each("lerp", gradients, momenta, group["momentum"]))
         weights: list[Tensor] = [p.detach() for p in params]
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        each("mul_", weights, 1 - group["lr"] * group["weight_decay"])
         matrices = [
             (part, update)
             for p, whole in zip(params, updates, strict=True)
@@ -70,7 +72,7 @@ class Muon(torch.optim.Muon):
             orthogonalised = orthogonal(torch.stack([update for _, update in same]), group["ns_steps"])
             rate = group["lr"] * _scale(same[0][0].shape, group["adjust_lr_fn"])
             targets = [part for part, _ in same]
-            torch._foreach_add_(targets, list(orthogonalised.to(targets[0].dtype).unbind()), alpha=-rate)
+            each("add_", targets, list(orthogonalised.to(targets[0].dtype).unbind()), alpha=-rate)
 
     def _parts(self, parameter: nn.Parameter, tensor: Tensor) -> tuple[Tensor, ...]:
         """The matrices that a tensor of the parameter's shape consists of."""

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from bigmodel.optim.optimizers.light import OptimizerT, light, named_as
+from bigmodel.runtime import torch_internals
 
 
 class _Gathered(NamedTuple):
@@ -35,14 +35,16 @@ class _Gathered(NamedTuple):
     steps: list[Tensor]
 
 
-def quick(kind: type[OptimizerT], kernel: Callable[..., None]) -> type[OptimizerT]:
+def quick(kind: type[OptimizerT]) -> type[OptimizerT]:
     """The same optimizer with such updates; unusual cases are left to torch's own `step`.
 
     Args:
         kind: torch.optim.Adam or AdamW.
-        kernel: torch._fused_adam_ or torch._fused_adamw_.
     """
     base: Any = light(kind)
+    kernel = torch_internals.adam_kernel(kind)
+    if kernel is None:
+        return light(kind)
 
     def step(self: Any, closure: Callable[[], float] | None = None) -> float | None:
         gathered = None if closure is not None else _all_gathered(self)
@@ -51,7 +53,7 @@ def quick(kind: type[OptimizerT], kernel: Callable[..., None]) -> type[Optimizer
             return loss
         with torch.no_grad():
             for group, (tensors, gradients) in zip(self.param_groups, gathered, strict=True):
-                torch._foreach_add_(tensors.steps, 1)
+                torch_internals.each("add_", tensors.steps, 1)
                 kernel(
                     tensors.weights,
                     gradients,
@@ -73,16 +75,10 @@ def quick(kind: type[OptimizerT], kernel: Callable[..., None]) -> type[Optimizer
 
     def dispatch(self: Any, closure: Callable[[], float] | None = None) -> Any:
         # Torch's wrapper marks the step for a profiler and calls hooks: it takes as long as the kernel.
-        return (hooked if _has_hooks(self) else step)(self, closure)
+        return (hooked if torch_internals.may_have_step_hooks(self) else step)(self, closure)
 
     dispatch.hooked = True  # type: ignore[attr-defined]
     return named_as(kind, base, {"step": dispatch})
-
-
-def _has_hooks(optimizer: Any) -> bool:
-    """Whether hooks are to be called at each step."""
-    own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
-    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
 
 def _all_gathered(optimizer: Any) -> list[tuple[_Gathered, list[Tensor]]] | None:
