@@ -1,4 +1,4 @@
-"""Compares speed and memory: ours, bare loops, Lightning, Transformers, and a script that uses Hydra.
+"""Compares speed and memory: ours, bare loops, Lightning, Transformers, JAX, Keras, scikit-learn.
 
     .venv/bin/python scripts/bench.py                # every line that a CPU can do, on one thread
     .venv/bin/python scripts/bench.py --device cuda  # on a GPU
@@ -12,10 +12,10 @@ with its defaults, in a pipe: plain lines, `metrics.jsonl`, TensorBoard and chec
 of a run is compared, between its first record and its last. Whole runs, from the start of the process,
 are reported too, with an empty and with a filled compile cache.
 
-Lightning and Transformers are installed once, into .bench-peers, with the versions of
-bench-constraints.txt. Results are kept in scripts/results/speed. Fashion-MNIST is read from the folder
-that --data or BIGMODEL_BENCH_DATA names; without it, random pictures of its size are used, and the table
-says so.
+Lightning, Transformers, JAX and Keras are installed once, into .bench-peers, with the versions of
+bench-constraints.txt. Results are kept in scripts/results/speed, in a file for each processor.
+Fashion-MNIST is read from the folder that --data or BIGMODEL_BENCH_DATA names; without it, random
+pictures of its size are used, and the table says so.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from benchmarks import hosts
+from benchmarks import hosts, instructions
 from benchmarks.hosts import BenchError, FailedError, Run, Setting
 from benchmarks.lines import Line
 from benchmarks.works import WORKS
@@ -39,6 +39,8 @@ class Measured:
         parameters: by side.
         notes: by side, why it was not measured.
         failed: sides that were tried and failed.
+        matrix_rates: operations a second of matrix products, in each round.
+        val_losses: by side, after as many steps.
     """
 
     rounds: dict[str, list[Run]] = field(default_factory=dict)
@@ -50,7 +52,8 @@ class Measured:
     failed: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     filling: float = 0.0
-    matrix_rate: float = 0.0
+    matrix_rates: list[float] = field(default_factory=list)
+    val_losses: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def spared(self, *sides: str) -> Iterator[None]:
@@ -82,36 +85,61 @@ def measure(setting: Setting, line: Line) -> Measured:
     sides = {line.ours: 1} | {
         side: contest.parts.get(setting.device, 1) for contest in line.contests for side in contest.sides
     }
-    before = setting.measured.get(line.work)
+    key = (line.work, line.ours, line.fresh)
+    before = setting.measured.get(key)
     if before is not None and set(sides) <= {*before.rounds, *before.notes}:
         return before
     found = Measured()
+    if line.needs_bf16 and not setting.tiny and not instructions.multiplies_bf16():
+        found.notes |= dict.fromkeys(sides, "needs AMX or AVX-512 BF16, which this processor lacks")
+        return found
     for side in sides:
         if note := setting.lacking(side):
             found.notes[side] = note
     others = [side for side in found.left(sides) if not side.startswith("ours")]
     if others:
         _check(setting, line, others, found)
-    if any(contest.measure == "rate" for contest in line.contests):
-        found.matrix_rate = hosts.do(setting, "multiply", "bare", line.work)["flops"]
     for side in found.left(sides):
         found.rounds[side], found.warm[side] = [], []
-    _whole_runs(setting, line, sides, found)
+    if not line.fresh:
+        _whole_runs(setting, line, sides, found)
+        _fill(setting, line, sides, found)
+    measures = {contest.measure for contest in line.contests}
+    if "compile" in measures:
+        _compile_times(setting, line, found)
+    else:
+        _turns(setting, line, sides, found, with_rate="rate" in measures)
+        _compare_curves(line, found)
+    if "val_loss" in measures:
+        found.val_losses |= {
+            side: hosts.do(setting, "learn", side, line.work)["val_loss"] for side in found.left(sides)
+        }
+    setting.measured[key] = found
+    return found
+
+
+def _fill(setting: Setting, line: Line, sides: dict[str, int], found: Measured) -> None:
+    """Fills the compile caches of ours, and has its faster engine checked."""
     if setting.device == "cpu":  # a GPU's step is captured again by each run
         found.filling = hosts.do(setting, "fill", line.ours, line.work)["total"]
+        if line.ours != "ours" and "ours" in sides:
+            hosts.do(setting, "fill", "ours", line.work)
     if found.losses:  # after the runs with empty caches: it leaves what it has compiled
         _check_engine(setting, line, found)
-    _turns(setting, line, sides, found)
-    _compare_curves(line, found)
-    setting.measured[line.work] = found
-    return found
+
+
+def _compile_times(setting: Setting, line: Line, found: Measured) -> None:
+    """Rounds in which ours compiles its step, each with an empty cache."""
+    for pair in range(setting.pairs):
+        found.rounds[line.ours].append(hosts.do(setting, "compile", line.ours, line.work, fresh=True))
+        print(f"  {line.key}: round {pair + 1}", file=sys.stderr)
 
 
 def _whole_runs(setting: Setting, line: Line, sides: dict[str, int], found: Measured) -> None:
     """A run of each side with empty caches; on a GPU one more with what they hold then, since the
     processes that take turns there stay, and do not start again each time."""
     on_gpu = setting.device == "cuda"
-    if not line.whole and on_gpu:
+    if not line.whole:
         return
     for side in found.left(sides):
         if on_gpu and side not in WHOLE:
@@ -124,18 +152,26 @@ def _whole_runs(setting: Setting, line: Line, sides: dict[str, int], found: Meas
                 found.warm[side].append(whole_seconds(run))
 
 
-def _turns(setting: Setting, line: Line, sides: dict[str, int], found: Measured) -> None:
-    """The rounds that count; a process that stays has to warm up first."""
+def _turns(
+    setting: Setting, line: Line, sides: dict[str, int], found: Measured, *, with_rate: bool
+) -> None:
+    """The rounds that count; a process that stays has to warm up first, as files that nobody has read
+    yet have to be where each starts with an empty cache."""
     live = setting.device == "cuda"
-    for pair in range(setting.pairs + live):
+    warm_up = live or line.fresh
+    for pair in range(setting.pairs + warm_up):
         for side in found.left(sides):
             with found.spared(side):
-                run = hosts.do(setting, "time", side, line.work, sides[side], live=live)
-                if live and pair == 0:
+                run = hosts.do(
+                    setting, "time", side, line.work, sides[side], live=live, fresh=line.fresh
+                )
+                if warm_up and pair == 0:
                     continue
                 found.rounds[side].append(run)
                 if not live:
                     found.warm[side].append(whole_seconds(run))
+        if with_rate and not (warm_up and pair == 0):
+            found.matrix_rates.append(hosts.do(setting, "multiply", "bare", line.work)["flops"])
         print(f"  {line.key}: round {pair + 1}", file=sys.stderr)
 
 
@@ -146,7 +182,7 @@ def _compare_curves(line: Line, found: Measured) -> None:
         BenchError: they do not.
     """
     for side, runs in found.rounds.items():
-        if side == line.ours or not runs:
+        if side == line.ours or not runs or "curve" not in runs[-1]:
             continue
         ours, theirs = found.rounds[line.ours][-1]["curve"], runs[-1]["curve"]
         at = min(len(ours), len(theirs)) - 1

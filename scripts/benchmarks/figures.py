@@ -10,11 +10,12 @@ import platform
 import re
 import statistics
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers
-from benchmarks.driver import Measured, per_step
+from benchmarks import instructions, peers
+from benchmarks.driver import Measured, per_step, whole_seconds
 from benchmarks.hosts import Run, Setting
 from benchmarks.lines import Contest, Line
 from benchmarks.works import WORKS
@@ -48,12 +49,12 @@ def spread(values: Iterable[float]) -> dict[str, float | int]:
     }
 
 
-def compared(contest: Contest, ours: Run, theirs: list[Run], matrix_flops: float = 0.0) -> float:
+def compared(contest: Contest, ours: Run, theirs: list[Run], matrix_seconds: float = 0.0) -> float:
     """The figure of one round; see `lines.Measure`.
 
     Args:
         theirs: the runs of all sides that the contest names; the best one counts.
-        matrix_flops: operations a step over operations a second of matrix products, for `rate`.
+        matrix_seconds: those that a step would take at the rate of matrix products, for `rate`.
     """
     match contest.measure:
         case "steady":
@@ -67,7 +68,11 @@ def compared(contest: Contest, ours: Run, theirs: list[Run], matrix_flops: float
         case "memory":
             return float(ours["peak_memory"]) / min(float(run["peak_memory"]) for run in theirs)
         case "rate":
-            return matrix_flops / per_step(ours)
+            return matrix_seconds / per_step(ours)
+        case "compile":
+            return float(ours["compile"])
+        case "cold":
+            return min(map(whole_seconds, theirs)) / whole_seconds(ours)
         case "help":
             return min(float(run["total"]) for run in theirs) / float(ours["total"])
         case key:
@@ -94,7 +99,7 @@ def result(setting: Setting, line: Line, found: Measured) -> dict[str, Any]:
         "steady": seconds,
         "totals": totals,
         "filling": found.filling if line.whole else 0.0,
-        "engines": sorted({run["engine"] for run in found.rounds[line.ours] if "engine" in run}),
+        "engines": sorted({run["engine"] for run in found.rounds.get(line.ours, []) if "engine" in run}),
         "parameters": found.parameters,
         "note": work.data_note if work else "",
         "steps": work.steps if work else None,
@@ -117,9 +122,18 @@ def _cell(setting: Setting, line: Line, contest: Contest, found: Measured) -> di
     }
     if notes := [found.notes[side] for side in contest.sides if side in found.notes]:
         return cell | {"note": notes[0]}
+    if contest.measure == "val_loss":
+        ours, theirs = (found.val_losses[side] for side in (line.ours, *contest.sides))
+        apart = 100 * abs(ours / theirs - 1)
+        reached = contest.reached(setting.device, apart)
+        return cell | {"ratio": spread([apart]), "reached": reached}
     rounds = zip(found.rounds[line.ours], *(found.rounds[side] for side in contest.sides), strict=True)
-    share = _operations(setting, line, found) / found.matrix_rate if found.matrix_rate else 0.0
-    values = [compared(contest, ours, list(theirs), share) for ours, *theirs in rounds]
+    operations = _operations(setting, line, found) if found.matrix_rates else 0.0
+    seconds = [operations / rate for rate in found.matrix_rates]
+    values = [
+        compared(contest, ours, list(theirs), at_rate)
+        for (ours, *theirs), at_rate in zip_longest(rounds, seconds, fillvalue=0.0)
+    ]
     ratio = spread(values)
     reached = contest.reached(setting.device, float(ratio["median"]))
     return cell | {"ratio": ratio, "reached": reached} | _totals(line, contest, found)
@@ -155,11 +169,10 @@ def _totals(line: Line, contest: Contest, found: Measured) -> dict[str, Any]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Processor, cores and GPU."""
-    described = Path("/proc/cpuinfo")
-    text = described.read_text(errors="replace") if described.is_file() else ""
-    name = re.search(r"model name\s*:\s*(.+)", text)
-    found = {"cpu": name[1].strip() if name else platform.processor(), "cores": os.cpu_count()}
+    """Processor, its widest instructions, cores and GPU."""
+    found: dict[str, Any] = {"cpu": instructions.processor(), "cores": os.cpu_count()}
+    if widest := instructions.widest():
+        found["instructions"] = widest
     if device == "cuda":
         import torch
 
@@ -181,8 +194,10 @@ def versions() -> dict[str, str]:
 
 
 def file_of(device: str) -> Path:
-    """Where a device's results are kept: `cpu.json`, or by the GPU's name."""
-    name = device if device == "cpu" else machine(device)["gpu"]
+    """Where results of this machine are kept: by the processor and its instructions, as in
+    `amd-epyc-avx2.json`, or by the GPU. Processors of one name may differ in their instructions."""
+    here = machine(device)
+    name = here["gpu"] if device == "cuda" else f"{here['cpu']} {here.get('instructions', '')}"
     return RESULTS / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,9 @@ NEEDS = {
     "lightning": ("lightning",),
     "transformers": ("transformers", "accelerate"),
     "jax": ("jax", "optax"),
+    "keras": ("keras", "jax"),
     "script": ("lightning", "hydra"),
+    "sklearn": ("sklearn", "pandas"),
 }
 """Packages that a kind of side asks for."""
 
@@ -90,6 +93,8 @@ class Setting:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "JAX_PLATFORMS": self.device,
+            "KERAS_BACKEND": "jax",
+            "KERAS_HOME": str(caches / "keras"),
         }
         variables.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have theirs already
         if self.device == "cpu":
@@ -161,8 +166,20 @@ def setting(device: str, tiny: bool, pairs: int, data: Path | None) -> Iterator[
                 host.close()
 
 
-def do(setting: Setting, mode: Any, side: str, work: str, part: int = 1, *, live: bool = False) -> Run:
+def do(
+    setting: Setting,
+    mode: Any,
+    side: str,
+    work: str,
+    part: int = 1,
+    *,
+    live: bool = False,
+    fresh: bool = False,
+) -> Run:
     """One order, in a new process or in the one that stays for this kind of side.
+
+    Args:
+        fresh: give a new process empty caches.
 
     Raises:
         FailedError: see `Host.ask`; a process that stayed is replaced at the next order.
@@ -181,6 +198,9 @@ def do(setting: Setting, mode: Any, side: str, work: str, part: int = 1, *, live
         except FailedError:
             setting.hosts.pop(kind).close()
             raise
+    if fresh:
+        caches = setting.folder / "caches" / "fresh"
+        shutil.rmtree(caches, ignore_errors=True)
     host = Host(setting, side, caches)
     try:
         return host.ask(order)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Measure = Literal["steady", "slowed", "fit", "added", "memory", "rate", "help", "first_step", "total"]
+Measure = Literal[
+    *("steady", "slowed", "fit", "added", "memory", "rate", "help", "first_step", "total"),
+    *("cold", "compile", "val_loss"),
+]
 """What is compared, of each pair of runs:
 
 - steady: theirs / ours, in seconds a step between the first mark of a run and its last;
@@ -13,11 +16,15 @@ Measure = Literal["steady", "slowed", "fit", "added", "memory", "rate", "help", 
 - fit: ours / theirs, in seconds of the whole of `fit`;
 - added: ours - theirs, in microseconds a step;
 - memory: ours / theirs, in bytes at the most;
-- rate: ours alone, as a share of the rate at which the GPU multiplies large bf16 matrices;
-- help, first_step, total: theirs / ours, in seconds from the start of the process.
+- rate: ours alone, as a share of the rate at which the GPU multiplies large bf16 matrices, or one core
+  fp32 matrices of 1,024 rows and columns;
+- help, first_step, total: theirs / ours, in seconds from the start of the process;
+- cold: the same, with an empty compile cache in each round;
+- compile: ours alone, in seconds from the line that says it compiles to its first compiled step;
+- val_loss: how far ours and theirs lie apart after as many steps, in percent of theirs.
 """
 
-AT_LEAST: frozenset[Measure] = frozenset({"steady", "rate", "help", "first_step", "total"})
+AT_LEAST: frozenset[Measure] = frozenset({"steady", "rate", "help", "first_step", "total", "cold"})
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Line:
     Attributes:
         work: of `works.WORKS`; empty: whole programs, see `commands`.
         whole: compare the whole run's seconds too, with an empty and a filled compile cache.
+        fresh: each round starts from an empty compile cache.
+        needs_bf16: only for processors with instructions that multiply bf16 matrices.
     """
 
     key: str
@@ -63,6 +72,8 @@ class Line:
     whole: bool = True
     devices: tuple[str, ...] = ("cpu", "cuda")
     ours: str = "ours"
+    fresh: bool = False
+    needs_bf16: bool = False
 
 
 LIGHTNING = "Lightning, bare of logger and bar"
@@ -71,7 +82,7 @@ JAX = "JAX: jitted `lax.scan` over steps"
 LINES = [
     Line(
         "1",
-        "FNN 10-32-1, batch 32, Adam, 50,000 steps, shuffled, loss recorded, all that is on by default",
+        "FNN 10-32-1, batch 32, Adam, 50,000 steps, shuffled, all that is on by default",
         "fnn",
         (
             Contest("bare eager loop", ("bare",), "steady", {"cpu": 8, "cuda": 20}, {"cuda": 5}),
@@ -80,13 +91,22 @@ LINES = [
                 LIGHTNING, ("lightning",), "steady", {"cpu": 30, "cuda": 60}, {"cpu": 10, "cuda": 20}
             ),
             Contest(
-                "JAX: jitted `lax.scan` over steps (best of one and four in each turn)",
+                JAX,
                 ("jax", "jax-unrolled"),
                 "steady",
                 {"cpu": 1},
                 devices=("cpu",),
             ),
         ),
+    ),
+    Line(
+        "1-cold",
+        "the same, whole process, empty compile cache",
+        "fnn",
+        (Contest(JAX, ("jax", "jax-unrolled"), "cold", {"cpu": 1}),),
+        whole=False,
+        devices=("cpu",),
+        fresh=True,
     ),
     Line(
         "2",
@@ -121,6 +141,7 @@ LINES = [
                 "steady",
                 {"cpu": 1.5, "cuda": 40},
             ),
+            Contest("Keras 3 on JAX", ("keras",), "steady", {"cpu": 2}, {"cpu": 2}, devices=("cpu",)),
         ),
     ),
     Line(
@@ -137,6 +158,33 @@ LINES = [
             ),
             Contest(JAX, ("jax",), "steady", {"cpu": 3}, devices=("cpu",)),
         ),
+    ),
+    Line(
+        "4b",
+        "the same 512 wide",
+        "text512",
+        (
+            Contest("bare loop with torch's modules", ("bare",), "steady", {"cpu": 1.3}),
+            Contest("this core's fp32 rate, 1,024² matrices", (), "rate", {"cpu": 0.75}),
+        ),
+        whole=False,
+        devices=("cpu",),
+    ),
+    *(
+        Line(
+            f"4c-{width}",
+            f"bf16, {width} wide",
+            work,
+            (
+                Contest("ours in fp32", ("ours",), "steady", {"cpu": goal}),
+                Contest("its validation loss after 500 steps", ("ours",), "val_loss", {"cpu": 0.5}),
+            ),
+            whole=False,
+            devices=("cpu",),
+            ours="ours-bf16",
+            needs_bf16=True,
+        )
+        for width, work, goal in ((128, "text", 1.3), (512, "text512", 2))
     ),
     Line(
         "5",
@@ -189,7 +237,7 @@ LINES = [
             Contest(
                 "a Hydra + Lightning script, to the first step", ("script",), "first_step", {"cpu": 2.5}
             ),
-            Contest("the same, the whole run", ("script",), "total", {"cpu": 3}),
+            Contest("the same, the whole run", ("script",), "total", {"cpu": 3.5}),
         ),
         devices=("cpu",),
     ),
@@ -200,6 +248,45 @@ LINES = [
         (Contest("compiled bare loop", ("bare-compiled",), "memory", {"cuda": 0.7}),),
         whole=False,
         devices=("cuda",),
+    ),
+    Line(
+        "9",
+        "CSV file of 1,000,000 × 20, an epoch of the FNN, whole process",
+        "",
+        (
+            Contest(
+                "`MLPRegressor` of the same sizes",
+                ("sklearn-regressor",),
+                "total",
+                {"cpu": 3},
+            ),
+            Contest(
+                "`HistGradientBoostingRegressor`",
+                ("sklearn-boosting",),
+                "total",
+                {"cpu": 1},
+            ),
+        ),
+        devices=("cpu",),
+    ),
+    Line(
+        "10",
+        "digits, FNN, 30 epochs, whole process",
+        "",
+        (Contest("`MLPClassifier` of the same sizes", ("sklearn-classifier",), "total", {"cpu": 0.7}),),
+        devices=("cpu",),
+    ),
+    *(
+        Line(
+            f"compile-{number}",
+            f"line {number}, empty cache: from saying that it compiles to the first compiled step",
+            work,
+            (Contest("–", (), "compile", {"cpu": goal}),),
+            whole=False,
+            devices=("cpu",),
+            fresh=True,
+        )
+        for number, work, goal in ((1, "fnn", 3), (4, "text", 15))
     ),
     Line(
         "saves",

@@ -34,6 +34,8 @@ class Clock(Sink):
         marks: (step, seconds) of each record; only differences mean something.
         fit: seconds that the whole of `fit` took, without building.
         engine: how steps were done in the end.
+        val_loss: the newest.
+        messages: what the run said, with the seconds when it did.
     """
 
     marks: list[tuple[int, float]] = field(default_factory=list)
@@ -41,6 +43,8 @@ class Clock(Sink):
     began: float = 0.0
     fit: float = 0.0
     engine: str = ""
+    val_loss: float | None = None
+    messages: list[tuple[str, float]] = field(default_factory=list)
 
     def start(self, info: RunInfo) -> None:  # noqa: ARG002
         self.began = time.perf_counter()
@@ -48,6 +52,10 @@ class Clock(Sink):
     def record(self, record: Record, best: Record) -> None:  # noqa: ARG002
         self.marks.append((int(record["step"]), time.perf_counter()))
         self.losses.append(float(record["train/loss"]))
+        self.val_loss = record.get("val/loss", self.val_loss)
+
+    def message(self, text: str, level: str = "info") -> None:  # noqa: ARG002
+        self.messages.append((text, time.perf_counter()))
 
     def finish(self, summary: Summary, folder: Path) -> None:  # noqa: ARG002
         self.engine = summary.environment["engine"]
@@ -138,6 +146,23 @@ def verify(work: Work, folder: Path) -> dict[str, Any]:
     return {"losses": clock.losses, "steps": [step for step, _ in clock.marks], "engine": clock.engine}
 
 
+def compile_seconds(work: Work, folder: Path) -> float:
+    """Seconds from the line that says that the step is being compiled to the first compiled step.
+
+    Raises:
+        RuntimeError: steps are not compiled here.
+    """
+    work = replace(work, overrides=(*work.overrides, "device.engine=compiled"), steps=60, mark_every=1)
+    clock = Clock()
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        fit(replace(build_run(parse(composed(*work.arguments())), Path(place)), sinks=clock))
+    began = [at for text, at in clock.messages if text.startswith("Compiling")]
+    ready = [at for text, at in clock.messages if text.startswith("A step takes") and began]
+    if not ready:
+        raise RuntimeError(f"no compiled step: {' '.join(text for text, _ in clock.messages)}")
+    return min(at for _, at in clock.marks if at > ready[-1]) - began[0]
+
+
 def run(
     work: Work, *, on_end: Callable[[], None] = lambda: None, reports: bool = True, saves: bool = True
 ) -> dict[str, Any]:
@@ -159,4 +184,5 @@ def run(
             on_end()
     finally:
         sys.argv, new_run._sinks, new_run.Saver = argv, make_sinks, make_saver  # type: ignore[misc]
-    return {"curve": clock.losses, "marks": clock.marks, "fit": clock.fit, "engine": clock.engine}
+    figures = {"curve": clock.losses, "marks": clock.marks, "fit": clock.fit, "engine": clock.engine}
+    return figures if clock.val_loss is None else figures | {"val_loss": clock.val_loss}

@@ -10,29 +10,32 @@ from marks import replace_between
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.lines import AT_LEAST, LINES, Line
+from benchmarks.lines import AT_LEAST, Contest, lines_of
 
 PAIRS = 5
 """The usual number of pairs; the table names any other."""
 
 
+UNITS = {"added": "µs", "rate": "%", "val_loss": "%", "compile": "s"}
+"""Of all other figures it is ×."""
+
+
 def shown(value: float, measure: str) -> str:
     """A figure with its unit."""
-    if measure == "added":
-        return f"{value:.1f} µs"
     if measure == "rate":
         return f"{100 * value:.0f} %"
-    return f"{value:.3f} ×" if measure == "slowed" else f"{value:.2f} ×"
+    digits = {"added": 1, "compile": 1, "slowed": 3}.get(measure, 2)
+    return f"{value:.{digits}f} {UNITS.get(measure, '×')}"
 
 
 def goal_of(cell: dict[str, Any]) -> str:
-    """What is aimed at, or nothing."""
+    """What is aimed at, or nothing; `cell` has `goal` and `measure`."""
     if cell["goal"] is None:
         return ""
     sign, goal = "≥" if cell["measure"] in AT_LEAST else "≤", cell["goal"]
     if cell["measure"] == "rate":
-        return f"{sign} {100 * goal:g} %"
-    return f"{sign} {goal:g} {'µs' if cell['measure'] == 'added' else '×'}"
+        goal = 100 * goal
+    return f"{sign} {goal:g} {UNITS.get(cell['measure'], '×')}"
 
 
 def measured(cell: dict[str, Any]) -> str:
@@ -103,61 +106,68 @@ def show(results: dict[str, dict[str, Any]], console: Console | None = None) -> 
 
 
 def markdown(files: list[dict[str, Any]]) -> str:
-    """The table of the documentation, with a column for each device; missing figures are marked."""
-    cpu = next((file["lines"] for file in files if file["device"] == "cpu"), {})
-    gpus = [file["lines"] for file in files if file["device"] == "cuda"]
-    columns = {"cpu": cpu, "cuda": gpus[-1] if gpus else {}}
-    rows = [
-        "| # | work | against | one CPU thread | GPU |",
-        "|---|---|---|---|---|",
-    ]
-    for line in LINES:
-        for index, contest in enumerate(line.contests):
-            cells = [
-                _entry(line, contest.against, device, known.get(line.key))
-                for device, known in columns.items()
-            ]
-            first = index == 0
-            heads = [line.key if first else "", line.title if first else "", contest.against]
-            rows.append("| " + " | ".join(heads + cells) + " |")
-    order = {line.key: place for place, line in enumerate(LINES)}
+    """The tables of the documentation: a column for each processor, and for each GPU."""
+    return "\n\n".join(
+        _table(device, [file["lines"] for file in files if file["device"] == device])
+        for device in ("cpu", "cuda")
+    )
+
+
+def _table(device: str, columns: list[dict[str, Any]]) -> str:
+    """The lines of a device; beneath, machines and remarks."""
+    lines = lines_of(device, [])
+    if not any(columns):
+        return f"On a {'GPU' if device == 'cuda' else 'CPU'}: not yet measured."
+    names = [_machine(next(iter(known.values()))["machine"]) for known in columns]
+    heads = ["#", "work", "against", "goal", *names]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for line in lines:
+        for place, contest in enumerate(line.contests):
+            goal = {"goal": contest.goals.get(device), "measure": contest.measure}
+            cells = ["", ""] if place else [line.key, line.title]
+            cells += [contest.against, goal_of(goal)]
+            cells += [_entry(contest, device, known.get(line.key)) for known in columns]
+            rows.append(f"| {' | '.join(cells)} |")
     foot = [
-        _foot(name, dict(sorted(known.items(), key=lambda item: order[item[0]])))
-        for name, known in columns.items()
-        if known
+        _foot(name, {line.key: known[line.key] for line in lines if line.key in known})
+        for name, known in zip(names, columns, strict=True)
     ]
     return "\n".join([*rows, "", *foot])
 
 
-def _entry(line: Line, against: str, device: str, result: dict[str, Any] | None) -> str:
-    if device not in line.devices:
-        return "–"
+def _machine(machine: dict[str, Any]) -> str:
+    """A short name: the GPU, or the processor with its widest instructions."""
+    if gpu := machine.get("gpu"):
+        return str(gpu)
+    widest = machine.get("instructions")
+    return f"{machine['cpu']} ({widest})" if widest else str(machine["cpu"])
+
+
+def _entry(contest: Contest, device: str, result: dict[str, Any] | None) -> str:
+    """A figure, judged by what is aimed at today."""
     cells = result["cells"] if result is not None else []
-    cell = next((cell for cell in cells if cell["against"] == against), None)
+    cell = next((cell for cell in cells if cell["against"] == contest.against), None)
     if cell is None:
         return "not yet measured"
-    text = measured(cell)
-    if goal := goal_of(cell):
-        text += f"; goal {goal}" + ("" if cell.get("reached") in (True, None) else ", missed")
-    return text
+    missed = "ratio" in cell and contest.reached(device, cell["ratio"]["median"]) is False
+    return measured(cell) + (", missed" if missed else "")
 
 
 def _foot(name: str, known: dict[str, Any]) -> str:
-    """Machines, versions and dates beneath the table, each with its lines; remarks and whole runs."""
+    """Cores, versions and dates of a column, each with its lines; remarks and whole runs."""
     machines: dict[str, list[str]] = {}
     for key, result in known.items():
-        machine = result["machine"]
-        where = f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores"
         versions = ", ".join(f"{package} {number}" for package, number in result["versions"].items())
-        machines.setdefault(f"{where}; {versions}; {result['date']}", []).append(key)
+        where = f"{result['machine']['cores']} cores; {versions}; {result['date']}"
+        machines.setdefault(where, []).append(key)
     lines = []
     for how, keys in machines.items():
         which = f", line{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if len(machines) > 1 else ""
-        lines.append(f"- {'CPU' if name == 'cpu' else 'GPU'}{which}: {how}.")
+        lines.append(f"- {name}{which}: {how}.")
     for key, result in known.items():
         notes = [*remarks(result), *([totals] if (totals := totals_of(result)) else [])]
         if notes:
-            lines.append(f"- Line {key}: {'; '.join(notes)}.")
+            lines.append(f"  - Line {key}: {'; '.join(notes)}.")
     return "\n".join(lines)
 
 

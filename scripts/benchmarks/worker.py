@@ -52,6 +52,10 @@ def side_of(name: str, work: Work, folder: Path, check: bool) -> Callable[..., d
             from benchmarks import with_jax
 
             return partial(with_jax.run, work, folder, check=check, unroll=4 if "unrolled" in how else 1)
+        case ["keras"]:
+            from benchmarks import with_keras
+
+            return partial(with_keras.run, work, folder, check=check)
         case ["transformers", *how]:
             from benchmarks import with_transformers
 
@@ -100,6 +104,7 @@ def between_runs(work: Work) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+LEARNING_STEPS = 500
 FILLING_STEPS = 100
 """Steps of a run that is there to compile: a step's code does not depend on their number."""
 
@@ -111,11 +116,12 @@ class Order:
     Attributes:
         mode: `prepare`: ours leaves what all begin from; `check`: the first steps; `fill`: ours compiles
             its step and keeps it, which is left out where one run alone would not gain by it; `time`: a
-            whole run; `multiply`: large matrices, to see how fast that is.
+            whole run; `compile`: ours until its first compiled step; `learn`: the validation loss of
+            ours after `LEARNING_STEPS`; `multiply`: matrices, to see how fast that is.
         part: do only this part of the steps: 1 / part.
     """
 
-    mode: Literal["prepare", "check", "fill", "verify", "time", "multiply"]
+    mode: Literal["prepare", "check", "fill", "verify", "time", "compile", "learn", "multiply"]
     side: str
     work: str
     device: str
@@ -128,6 +134,8 @@ def done(order: Order) -> dict[str, Any]:
     """The answer to an order."""
     folder = Path(order.folder)
     work = WORKS[order.work](order.device, order.tiny, folder)
+    if "bf16" in order.side:
+        work = replace(work, precision="bf16")
     if order.mode == "multiply":
         from benchmarks.multiply import matrix_rate
 
@@ -138,6 +146,14 @@ def done(order: Order) -> dict[str, Any]:
         answer = (ours.prepare if order.mode == "prepare" else ours.verify)(work, folder)
         between_runs(work)
         return answer
+    if order.mode in ("compile", "learn"):
+        from benchmarks import ours
+
+        if order.mode == "compile":
+            return {"compile": ours.compile_seconds(work, folder)}
+        steps = work.steps if order.tiny else LEARNING_STEPS
+        long = replace(work, steps=steps, mark_every=steps)
+        return {"val_loss": ours.run(long, reports=False)["val_loss"]}
     if order.mode == "fill":
         compiled = (*work.overrides, "device.engine=compiled")
         few = replace(work, overrides=compiled, steps=min(work.steps, FILLING_STEPS))

@@ -142,11 +142,23 @@ def cnn(device: str, tiny: bool, folder: Path) -> Work:
 
 
 def text(device: str, tiny: bool, folder: Path) -> Work:
-    """Line 4: a character model, 4 layers of 128, on random letters."""
-    sizes = {"dim": 128, "depth": 4, "heads": 4, "context": 64, "vocab": LETTERS}
-    path = _random_text(folder / "letters.txt", LETTERS, 50_000 if tiny else 1_000_000)
+    """Line 4: a character model, 4 layers of 128."""
+    return _writer("text", device, tiny, folder, 128)
+
+
+def text512(device: str, tiny: bool, folder: Path) -> Work:
+    """Line 4b: the same 512 wide, in fewer steps."""
+    work = _writer("text512", device, tiny, folder, 32 if tiny else 512)
+    return work if tiny else replace(work, steps=50, mark_every=10)
+
+
+def _writer(name: str, device: str, tiny: bool, folder: Path, width: int) -> Work:
+    """A character model of 4 layers on letters, of which each has four that may follow."""
+    heads = max(4, width // 64)
+    sizes = {"dim": width, "depth": 4, "heads": heads, "context": 64, "vocab": LETTERS}
+    path = _learnable_text(folder / "letters.txt", 50_000 if tiny else 1_000_000)
     return Work(
-        "text",
+        name,
         "text",
         device,
         (
@@ -220,6 +232,7 @@ WORKS: dict[str, Maker] = {
     "rnn": rnn,
     "cnn": cnn,
     "text": text,
+    "text512": text512,
     "gpt2": gpt2,
     "wide": wide,
 }
@@ -250,6 +263,20 @@ def _random_text(path: Path, kinds: int, length: int) -> Path:
             chr(0x4E00 + i) if i < 20_000 else chr(0x20000 + i - 20_000) for i in range(kinds)
         ]  # fmt: skip
         path.write_text("".join(random.Random(0).choices(known, k=length)), encoding="utf-8")
+    return path
+
+
+def _learnable_text(path: Path, length: int) -> Path:
+    """A text in which one of four letters follows each, some of them likelier than others."""
+    if not path.is_file():
+        draw, letters = random.Random(0), [chr(33 + i) for i in range(LETTERS)]
+        # The second letters are those of the table, so that each of them occurs in any long text.
+        after = [[(5 * i + 1) % LETTERS, *draw.sample(range(LETTERS), 3)] for i in range(LETTERS)]
+        ranks, now, text = draw.choices(range(4), (4, 3, 2, 1), k=length), 0, list[str]()
+        for rank in ranks:
+            now = after[now][rank]
+            text.append(letters[now])
+        path.write_text("".join(text), encoding="utf-8")
     return path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import driver, figures, hosts, plain, table
+from benchmarks import commands, driver, figures, hosts, instructions, plain, table
 from benchmarks import ours as ours_side
 from benchmarks.driver import Measured
 from benchmarks.hosts import BenchError, FailedError, Host, Setting
@@ -15,6 +15,7 @@ from benchmarks.ours import prepare, verify
 from benchmarks.worker import Order
 from benchmarks.works import WORKS, checked
 
+SKLEARN = {"9": "sklearn-regressor", "10": "sklearn-classifier"}
 ONE = next(line for line in LINES if line.key == "1")
 
 
@@ -35,12 +36,12 @@ def with_peers(package: str, folder: Path) -> Setting:
 def test_every_line_has_a_key_of_its_own_and_a_work_that_there_is() -> None:
     keys = [line.key for line in LINES]
     assert len(set(keys)) == len(keys)
-    assert {key.split("-")[0] for key in keys} == {*"12345678", "saves"}
+    assert {key.split("-")[0] for key in keys} == {*"123456789", "10", "4b", "4c", "compile", "saves"}
     assert {line.work for line in LINES} - {""} <= set(WORKS)
 
 
 def test_lines_are_chosen_by_key_or_by_what_stands_before_the_dash() -> None:
-    assert [line.key for line in lines_of("cpu", ["6", "1"])] == ["1", "6-text", "6-fnn"]
+    assert [line.key for line in lines_of("cpu", ["6", "1"])] == ["1", "1-cold", "6-text", "6-fnn"]
     assert [line.key for line in lines_of("cpu", ["7-help"])] == ["7-help"]
     assert "5" not in [line.key for line in lines_of("cpu", [])]
     assert "5" in [line.key for line in lines_of("cuda", [])]
@@ -284,6 +285,10 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
             return {"losses": [0.75], "steps": [2], "engine": "compiled"}
         if mode == "multiply":
             return {"flops": 1e12}
+        if mode == "compile":
+            return {"compile": 2.5}
+        if mode == "learn":
+            return {"val_loss": 1.01 if side == "ours-bf16" else 1.0}
         return run_of(1.0 if side == "ours" else 9.0, peak_memory=7, fit=1.0)
 
     monkeypatch.setattr(hosts, "do", answer)
@@ -415,9 +420,162 @@ def test_a_page_gets_the_table_between_its_marks(tmp_path: Path) -> None:
     assert text.endswith("<!-- /bench -->\nafter\n")
     assert "of another day" not in text
     row = next(row for row in text.splitlines() if row.startswith("| 1 |"))
-    assert "| 7.50 × (7.00 to 9.50); goal ≥ 8 ×, missed | not yet measured |" in row
-    assert "CPU: a processor, 2 cores; python 3.13; 2026-01-02." in text
+    assert "| ≥ 8 × | 7.50 × (7.00 to 9.50), missed |" in row
+    assert "- a processor: 2 cores; python 3.13; 2026-01-02.\n" in text
     assert "Line 1: a part of it; ours: cold 9.0, warm 4.0 s." in text
+    assert "On a GPU: not yet measured." in text
+
+
+def test_each_processor_that_was_ever_measured_has_a_column(tmp_path: Path) -> None:
+    for name, widest, median in (("amd", "AVX2", 9.0), ("xeon", "AMX", 8.5)):
+        result = result_of(ONE, median, reached=True)
+        result["machine"] |= {"cpu": name, "instructions": widest}
+        figures.keep(tmp_path / f"{name}.json", "cpu", {"1": result})
+    page = tmp_path / "performance.md"
+    page.write_text("<!-- bench -->\n<!-- /bench -->\n")
+    table.update(page, tmp_path)
+    rows = page.read_text().splitlines()
+    assert rows[1] == "| # | work | against | goal | amd (AVX2) | xeon (AMX) |"
+    assert "| 9.00 × (7.00 to 9.50) | 8.50 × (7.00 to 9.50) |" in rows[3]
+    assert "- xeon (AMX): 2 cores; python 3.13; 2026-01-02." in rows
+
+
+@pytest.mark.parametrize(
+    ("described", "name", "widest", "bf16"),
+    [
+        (
+            "Intel(R) Xeon(R) Platinum 8488C CPU @ 2.40GHz",
+            "intel-xeon-platinum-8488c-amx",
+            "amx_bf16 avx512_bf16 avx512f avx2",
+            True,
+        ),
+        ("AMD EPYC 9R14 Processor", "amd-epyc-9r14-avx-512-bf16", "avx512_bf16 avx512f avx2", True),
+        ("Intel(R) Xeon(R) Processor", "intel-xeon-avx-512", "avx512f avx2", False),
+        ("AMD EPYC", "amd-epyc-avx2", "sse2 avx2", False),
+    ],
+)
+def test_results_are_kept_by_processor_and_instructions(
+    described: str, name: str, widest: str, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"processor : 0\nmodel name\t: {described}\nflags\t\t: fpu {widest}\n"
+    monkeypatch.setattr(instructions, "described", lambda: text)
+    assert figures.file_of("cpu").name == f"{name}.json"
+    assert instructions.multiplies_bf16() is bf16
+
+
+def test_bf16_is_not_measured_where_no_instruction_multiplies_it(
+    tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instructions, "described", lambda: "flags : avx2")
+    line = next(line for line in LINES if line.key == "4c-128")
+    setting = Setting("cpu", False, tmp_path, 1)
+    cells = figures.result(setting, line, driver.measure(setting, line))["cells"]
+    assert {cell["note"] for cell in cells} == {"needs AMX or AVX-512 BF16, which this processor lacks"}
+    assert orders == []
+
+
+def test_bf16_is_measured_against_fp32_and_its_validation_loss_is_compared(
+    tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instructions, "described", lambda: "flags : amx_bf16")
+    line = next(line for line in LINES if line.key == "4c-512")
+    setting = Setting("cpu", False, tmp_path, 2)
+    speed, loss = figures.result(setting, line, driver.measure(setting, line))["cells"]
+    assert speed["ratio"]["median"] == pytest.approx(1 / 9)  # ours in fp32 takes 1 ms, in bf16 9
+    assert loss["ratio"]["median"] == pytest.approx(1.0)
+    assert loss["reached"] is False
+    assert [order for order in orders if order[0] == "time"] == [
+        *(("time", "ours-bf16"), ("time", "ours")) * 2
+    ]
+
+
+def test_from_cold_each_round_has_an_empty_cache(
+    tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts.peers, "missing", lambda *_: [])
+    line = next(line for line in LINES if line.key == "1-cold")
+    setting = Setting("cpu", False, tmp_path, 2)
+    (cell,) = figures.result(setting, line, driver.measure(setting, line))["cells"]
+    assert cell["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0, "pairs": 2}
+    timed = [side for mode, side in orders if mode == "time"]
+    assert timed == ["ours", "jax", "jax-unrolled"] * 3  # the first round reads the files
+    assert "fill" not in [mode for mode, _ in orders]
+
+
+def test_compiling_is_told_in_seconds(tmp_path: Path, orders: list[tuple[str, str]]) -> None:
+    line = next(line for line in LINES if line.key == "compile-1")
+    setting = Setting("cpu", False, tmp_path, 3)
+    (cell,) = figures.result(setting, line, driver.measure(setting, line))["cells"]
+    assert cell["ratio"]["median"] == 2.5
+    assert cell["reached"] is True
+    assert table.measured(cell) == "2.5 s (2.5 to 2.5; 3 pairs)"
+    assert orders == [("compile", "ours")] * 3
+
+
+def test_the_share_of_the_rate_of_matrices_is_that_of_each_round(
+    tmp_path: Path, orders: list[tuple[str, str]]
+) -> None:
+    line = next(line for line in LINES if line.key == "4b")
+    setting = Setting("cpu", True, tmp_path, 2)
+    bare, share = figures.result(setting, line, driver.measure(setting, line))["cells"]
+    assert bare["ratio"]["median"] == 9.0
+    # 385 weights, 4 layers of 32 × 64 positions; 12 × 64 tokens in 1 ms, 1e12 operations a second
+    assert share["ratio"]["median"] == pytest.approx(768 * (6 * 385 + 12 * 4 * 32 * 64) / 1e9)
+    assert [mode for mode, _ in orders].count("multiply") == 2
+
+
+@pytest.mark.parametrize("key", ["9", "10"])
+def test_scikit_learn_does_as_many_steps_as_ours(key: str, tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    line = next(line for line in LINES if line.key == key)
+    setting = Setting("cpu", True, tmp_path, 1)
+    sides = {side: commands._run(setting, line, side, 0) for side in ("ours", SKLEARN[key])}
+    assert {run["steps"] for run in sides.values()} == {{"9": 7, "10": 690}[key]}
+    assert all(run["total"] > 0 for run in sides.values())
+    if key == "10":
+        assert min(run["score"] for run in sides.values()) > 0.93
+
+
+def test_programs_that_did_not_do_as_many_steps_are_refused(tmp_path: Path) -> None:
+    line = next(line for line in LINES if line.key == "10")
+    found = Measured()
+    for side, steps in (("ours", 690), ("sklearn-classifier", 400)):
+        found.rounds[side] = [{"total": 1.0, "score": 0.97, "steps": steps}]
+    with pytest.raises(BenchError, match=r"other work than ours: .* after 690 and 400 steps"):
+        commands._compare(Setting("cpu", False, tmp_path, 1), line, found)
+
+
+def test_seconds_of_compiling_end_with_the_first_compiled_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(run: Any) -> None:
+        clock = run.sinks
+        clock.messages += [("Compiling the step takes …", 2.0), ("A step takes 1 ms (compiled) …", 4.0)]
+        clock.marks += [(1, 1.0), (2, 4.5), (3, 9.0)]
+
+    monkeypatch.setattr(ours_side, "fit", fit)
+    work = WORKS["fnn"]("cpu", True, tmp_path)
+    assert ours_side.compile_seconds(work, tmp_path) == 2.5
+    monkeypatch.setattr(ours_side, "fit", lambda run: run.sinks.message("Steps run eagerly: why."))
+    with pytest.raises(RuntimeError, match=r"no compiled step: Steps run eagerly: why\."):
+        ours_side.compile_seconds(work, tmp_path)
+
+
+@pytest.mark.slow
+def test_keras_has_the_same_losses_from_the_same_weights(tmp_path: Path) -> None:
+    setting = with_peers("keras", tmp_path)
+    work = WORKS["cnn"]("cpu", True, tmp_path)
+    ours = prepare(work, tmp_path)
+    host = Host(setting, "keras", tmp_path / "caches")
+    try:
+        theirs = host.ask(Order("check", "keras", "cnn", "cpu", str(tmp_path), tiny=True))
+        timed = host.ask(Order("time", "keras", "cnn", "cpu", str(tmp_path), tiny=True))
+    finally:
+        host.close()
+    assert theirs["parameters"] == ours["parameters"]
+    assert theirs["losses"] == pytest.approx(ours["losses"], rel=work.tolerance)
+    assert timed["steady_steps"] == 4
+    assert len(timed["curve"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -427,6 +585,9 @@ def test_a_page_gets_the_table_between_its_marks(tmp_path: Path) -> None:
         ("slowed", 1.02, 1.0149, ("≤ 1.02 ×", "1.015 × (1.015 to 1.015)")),
         ("added", 5, 4.96, ("≤ 5 µs", "5.0 µs (5.0 to 5.0)")),
         ("rate", 0.55, 0.571, ("≥ 55 %", "57 % (57 to 57)")),
+        ("val_loss", 0.5, 0.251, ("≤ 0.5 %", "0.25 % (0.25 to 0.25)")),
+        ("compile", 15, 12.34, ("≤ 15 s", "12.3 s (12.3 to 12.3)")),
+        ("cold", 1, 1.25, ("≥ 1 ×", "1.25 × (1.25 to 1.25)")),
         ("fit", None, 1.0, ("", "1.00 × (1.00 to 1.00)")),
     ],
 )
@@ -461,8 +622,8 @@ def test_lines_of_other_machines_and_days_have_a_foot_of_their_own() -> None:
     old, new = result_of(ONE, 9.0, reached=True), result_of(ONE, 9.0, reached=True)
     new |= {"date": "2026-03-04", "engines": ["compiled"], "filling": 31.4}
     text = table.markdown([{"device": "cpu", "lines": {"3": old, "2": new, "1": old}}])
-    assert "- CPU, lines 1, 3: a processor, 2 cores; python 3.13; 2026-01-02.\n" in text
-    assert "- CPU, line 2: a processor, 2 cores; python 3.13; 2026-03-04.\n" in text
+    assert "- a processor, lines 1, 3: 2 cores; python 3.13; 2026-01-02.\n" in text
+    assert "- a processor, line 2: 2 cores; python 3.13; 2026-03-04.\n" in text
     assert (
         "- Line 2: a part of it; ours by compiled steps; ours: cold 9.0, warm 4.0 s; ours filled" in text
     )
