@@ -15,9 +15,10 @@ import torch
 
 from bigmodel.build.new_run import build_run
 from bigmodel.data.base import Batch
-from bigmodel.engine import cache, candidates, compiler
+from bigmodel.engine import cache, candidates
 from bigmodel.engine.cache import MAX_LIBRARIES, CacheEntry
 from bigmodel.engine.functional_step import FunctionalStep, StepInputs
+from bigmodel.engine.native import compiler
 from bigmodel.engine.step import Step
 from bigmodel.optim.schedulers import apply
 from bigmodel.runtime import caches
@@ -51,7 +52,7 @@ def entry_of_run(tmp_path: Path, settings: dict[str, Any] | None = None, factor:
     run.step(batch)
     facts = vars(run.engine)["_facts"]
     place = cache.find_entry(
-        run.step, FunctionalStep(run.step), candidates.step_inputs(batch, run.step), facts
+        run.step, FunctionalStep(run.step), candidates.step_inputs(batch, run.step), facts, compiler.NAME
     )
     assert place is not None
     return place.library
@@ -105,7 +106,9 @@ def test_everything_else_makes_it_another(tmp_path: Path, settings: dict[str, An
 
 def entry_or_none(step: Step) -> CacheEntry | None:
     batch = make_batch(FEATURES)
-    return cache.find_entry(step, FunctionalStep(step), candidates.step_inputs(batch, step), {})
+    return cache.find_entry(
+        step, FunctionalStep(step), candidates.step_inputs(batch, step), {}, compiler.NAME
+    )
 
 
 def entry_of(step: Step) -> CacheEntry:
@@ -269,7 +272,7 @@ def compiled(real: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     libraries: list[Path] = []
 
     def compile_step(
-        _whole: FunctionalStep, _given: StepInputs, path: Path, _interruptible: Any
+        _whole: FunctionalStep, _given: StepInputs, path: Path, _begin: Any, _interruptible: Any
     ) -> None:
         libraries.append(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -345,7 +348,7 @@ def test_without_a_compiler_the_run_goes_on(
     def tracing(*_: object) -> None:
         pytest.fail("it is known before anything is traced")
 
-    monkeypatch.setattr(compiler, "trace", tracing)
+    monkeypatch.setattr(compiler, "write_step", tracing)
     monkeypatch.setenv("CXX", name)
     trained, messages = Trained(begun(small_step(), FEATURES), make_batch(FEATURES)), list[str]()
     assert not is_found(trained, messages)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from bigmodel.engine import candidates, compiler
+from bigmodel.engine.compiled import UnknownOperationError
 from bigmodel.engine.functional_step import FunctionalStep, StepInputs
+from bigmodel.engine.native import compiler as native
 from bigmodel.engine.step import Step
 from bigmodel.engine.verification import Verification
 from tests.engine.fakes import Fake
@@ -40,15 +42,16 @@ def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Has `select_engine` take fakes for compiled steps; gives the libraries that were `compiled`."""
     libraries: list[Path] = []
 
-    def compile_step(_: FunctionalStep, __: StepInputs, path: Path, ___: Any) -> None:
+    def compile_step(_: FunctionalStep, __: StepInputs, path: Path, begin: Any, ___: Any) -> None:
+        begin()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"code")
         libraries.append(path)
 
+    monkeypatch.setattr(candidates, "_COMPILERS", (compiler,))
     monkeypatch.setattr(compiler, "compile_step", compile_step)
     monkeypatch.setattr(compiler, "missing_compiler", lambda: None)
-    monkeypatch.setattr(compiler, "load", lambda *_: list)
-    monkeypatch.setattr(candidates, "CompiledEngine", lambda step, _, example: Fake(step, example))
+    monkeypatch.setattr(compiler, "load", lambda _, step, example: Fake(step, example))
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "cache"))
     return libraries
 
@@ -94,7 +97,7 @@ def test_what_is_wrong_is_dropped(compiles: list[Path], monkeypatch: pytest.Monk
             next(iter(self.function.tensors.weights.values())).add_(1.0)
             return metrics
 
-    monkeypatch.setattr(candidates, "CompiledEngine", lambda step, _, example: Wrong(step, example))
+    monkeypatch.setattr(compiler, "load", lambda _, step, example: Wrong(step, example))
     step, messages = begun(small_step(), FEATURES), list[str]()
     before = [weight.clone() for weight in step.model.parameters()]
     found = select(candidate(step, 1.0, 10, is_required=True), messages.append)
@@ -121,4 +124,25 @@ def test_a_failing_compiler_is_reported_in_one_line(monkeypatch: pytest.MonkeyPa
     messages: list[str] = []
     step = begun(small_step(), FEATURES)
     assert select(candidate(step, 1.0, 10**6), messages.append) is None
-    assert messages[1:] == ["Steps run eagerly: OSError: no space left."]
+    assert messages == ["Steps run eagerly: OSError: no space left."]
+
+
+def test_what_the_quick_compiler_does_not_know_is_left_to_the_other(
+    compiles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def unknown(*_: object) -> None:
+        asked.append("quick")
+        raise UnknownOperationError("aten.unheard_of")
+
+    monkeypatch.setattr(candidates, "_COMPILERS", (native, compiler))
+    monkeypatch.setattr(native, "refusal", lambda *_: None)
+    monkeypatch.setattr(native, "compile_step", unknown)
+    monkeypatch.setattr(candidates, "verify", lambda *_: Verification(None, 1e-3, 1.0))
+    step, messages = begun(small_step(), FEATURES), list[str]()
+    for _ in range(2):
+        assert isinstance(select(candidate(step, 1.0, 100_000), messages.append), Fake)
+    assert asked == ["quick"], "the second time it is known that it does not know"
+    assert len(compiles) == 1
+    assert [message for message in messages if "takes about" in message] == messages[:1]

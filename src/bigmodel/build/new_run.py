@@ -56,17 +56,30 @@ from bigmodel.runtime.device import (
     measure_kernels,
     prepare,
 )
-from bigmodel.spec import Features, NextTokens
+from bigmodel.spec import DataSpec, Features, NextTokens
 from bigmodel.training.plan import Monitored, Plan, monitored
 from bigmodel.training.run import Run
 from bigmodel.training.state import State
 from bigmodel.training.text_samples import TextSampler
 from bigmodel.training.throughput import Throughput
 
-EVALUATION_BATCHES = 8
+_EVALUATION_BATCHES = 8
 """Training batches that are evaluated as one: faster, with the same metrics. No layer's outputs are kept
-for gradients, so that they hardly need more memory than one in training. Next tokens are evaluated one
-batch at a time, since their outputs take most of the memory."""
+for gradients, so that they hardly need more memory than one in training."""
+
+_EVALUATION_NUMBERS = 1 << 16
+"""Numbers in the rows of a table that are evaluated at once, if that is more."""
+
+
+def evaluation_size(spec: DataSpec, batch_size: int) -> int:
+    """How many samples are evaluated at once, if training takes `batch_size`.
+
+    Next tokens are evaluated one batch at a time, since their outputs take most of the memory.
+    """
+    if isinstance(spec.target, NextTokens):
+        return batch_size
+    rows = _EVALUATION_NUMBERS // spec.input.count if isinstance(spec.input, Features) else 0
+    return max(_EVALUATION_BATCHES * batch_size, rows)
 
 
 def build_run(
@@ -179,8 +192,7 @@ def _batches(
     def in_order(part: PartName) -> Batches | None:
         if part not in dataset.parts:
             return None
-        several = 1 if isinstance(dataset.spec.target, NextTokens) else EVALUATION_BATCHES
-        size = config.data.batch_size * several
+        size = evaluation_size(dataset.spec, config.data.batch_size)
         return make_batches(dataset, part, config.data, runtime.device, batch_size=size)
 
     return train, in_order("val"), in_order("test")

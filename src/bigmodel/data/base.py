@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args, overload
 
 import torch
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
@@ -52,9 +52,45 @@ class Batch(NamedTuple):
         return Batch(self.inputs[chosen], self.targets[chosen])
 
 
-def samples_of(batches: Sequence[Batch]) -> int:
-    """Samples in a list of batches of the same size, except the last."""
-    return len(batches[0]) * (len(batches) - 1) + len(batches[-1]) if batches else 0
+class Block(Sequence[Batch]):
+    """Batches that lie one after another in memory. A part of it is a block, too, and costs nothing.
+
+    Args:
+        inputs, targets: of all samples, in order.
+        size: samples in a batch; the last one may be smaller.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, size: int, batches: range | None = None) -> None:
+        self._inputs, self._targets, self._size = inputs, targets, size
+        self._batches = range(-(-len(targets) // size)) if batches is None else batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> Block: ...
+    def __getitem__(self, index: int | slice) -> Batch | Block:
+        chosen = self._batches[index]
+        if isinstance(chosen, range):
+            return Block(self._inputs, self._targets, self._size, chosen)
+        return self._rows(chosen, chosen + 1)
+
+    @property
+    def joined(self) -> Batch:
+        """All its batches as one."""
+        return self._rows(self._batches.start, self._batches.stop)
+
+    @property
+    def samples(self) -> int:
+        """Samples of all its batches."""
+        end = min(self._batches.stop * self._size, len(self._targets))
+        return end - self._batches.start * self._size
+
+    def _rows(self, first: int, stop: int) -> Batch:
+        rows = slice(first * self._size, stop * self._size)
+        return Batch(self._inputs[rows], self._targets[rows])
 
 
 class DataConfig(EntryConfig):

@@ -109,18 +109,20 @@ def use_private_folders() -> None:
 
 
 def find_entry(
-    step: Step, function: FunctionalStep, inputs: StepInputs, facts: dict[str, Any] | None
+    step: Step, function: FunctionalStep, inputs: StepInputs, facts: dict[str, Any] | None, compiler: str
 ) -> CacheEntry | None:
     """The cache entry of a step; None if it has custom parts, whose sources are unknown.
 
     Args:
         facts: plain values of configuration and data that the code depends on; None if there are
             plugins, which may change anything.
+        compiler: its name.
     """
     if facts is None or not is_builtin(step):
         return None
     key = {
         **facts,
+        "compiler": compiler,
         "step": [step.clip_norm, step.ema is not None, step.runtime.precision],
         "device": [str(inputs.inputs.device), _gpu(inputs.inputs.device)],
         "parts": [f"{type(part).__module__}.{type(part).__qualname__}" for part in _parts(step)],
@@ -167,7 +169,8 @@ def _gpu(device: torch.device) -> str:
 
 @cache
 def _sources() -> str:
-    return _digest(sorted(Path(str(bigmodel.__file__)).parent.rglob("*.py")))
+    files = Path(str(bigmodel.__file__)).parent.rglob("*.*p*")
+    return _digest(sorted(path for path in files if path.suffix in {".py", ".cpp"}))
 
 
 def _digest(paths: Iterable[Path]) -> str:

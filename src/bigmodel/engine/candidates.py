@@ -9,12 +9,14 @@ from typing import Any
 
 from bigmodel.data.base import Batch
 from bigmodel.engine import cache
+from bigmodel.engine import compiler as inductor
 from bigmodel.engine.base import Interruptible, Log
 from bigmodel.engine.cache import CacheEntry
-from bigmodel.engine.compiled import Code, CompiledEngine
+from bigmodel.engine.compiled import Compiler, UnknownOperationError
 from bigmodel.engine.cuda_graph import GraphEngine
 from bigmodel.engine.fixed_shape import FixedShapeEngine, step_inputs
 from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
+from bigmodel.engine.native import compiler as native
 from bigmodel.engine.step import Step
 from bigmodel.engine.verification import state_restored, verify
 from bigmodel.errors import DeviceError, first_line
@@ -31,6 +33,9 @@ on several networks: what a compiled step can save."""
 _COMPILE_RISK, _TRIAL_RISK = 0.02, 0.1
 """The largest share of a run to spend on compiling a step whose gain is unknown, and on verifying one
 that is compiled already. If it is not faster, the cache notes that."""
+
+_COMPILERS: tuple[Compiler, ...] = (native, inductor)
+"""The quick one first: what it does not know is left to the other."""
 
 _MAX_RATIO = 0.95
 """A faster engine's step takes at most this share of the eager step's time."""
@@ -95,16 +100,7 @@ def select_engine(
             )
         if kind == "graph":
             return _verified(_capture(candidate, function), candidate, function, None, log)
-        example = step_inputs(candidate.example, candidate.step)
-        entry = cache.find_entry(candidate.step, function, example, candidate.facts)
-        if entry is not None and entry.slow and not candidate.is_required:
-            log(f"Steps run eagerly; compiled before: {entry.slow}. device.engine=compiled tries again.")
-            return None
-        code = _load_or_compile(candidate, function, entry, log, interruptible)
-        if code is None:
-            return None
-        engine = CompiledEngine(candidate.step, code, candidate.example)
-        return _verified(engine, candidate, function, entry, log)
+        return _compiled(candidate, function, log, interruptible)
     except DeviceError:  # the device cannot be used any more, by eager steps either
         raise
     except Exception as error:  # whatever a compiler or a driver raises: eager steps still work
@@ -114,40 +110,67 @@ def select_engine(
         return None
 
 
+def _compiled(
+    candidate: CompileCandidate, function: FunctionalStep, log: Log, interruptible: Interruptible
+) -> FixedShapeEngine | None:
+    """The step by the first of the compilers that can have it; None if it would not pay off."""
+    example = step_inputs(candidate.example, candidate.step)
+    compilers = [c for c in _COMPILERS if c.refusal(function, example) is None]
+    for compiler in compilers:
+        entry = cache.find_entry(candidate.step, function, example, candidate.facts, compiler.NAME)
+        is_last = compiler is compilers[-1]
+        if entry is not None and entry.slow and not (candidate.is_required and is_last):
+            if is_last:
+                log(
+                    f"Steps run eagerly; compiled before: {entry.slow}."
+                    " device.engine=compiled tries again."
+                )
+            continue
+        try:
+            engine = _load_or_compile(compiler, candidate, function, entry, log, interruptible)
+        except UnknownOperationError as error:
+            if entry is not None:
+                entry.note_slow(f"{error} is not known")
+            continue
+        if engine is not None:
+            return _verified(engine, candidate, function, entry, log)
+    return None
+
+
 def _load_or_compile(
+    compiler: Compiler,
     candidate: CompileCandidate,
     function: FunctionalStep,
     entry: CacheEntry | None,
     log: Log,
     interruptible: Interruptible,
-) -> Code | None:
-    """The compiled step, from the cache or new; None if compiling would not pay off."""
-    from bigmodel.engine.compiler import compile_step, load, missing_compiler
-
+) -> FixedShapeEngine | None:
+    """An engine of the compiled step, from the cache or new; None if compiling would not pay off."""
     torch_internals.check_compiles()
-    device = candidate.example.inputs.device
+    step, example = candidate.step, candidate.example
     if entry is not None and entry.is_complete:
         entry.touch()
         try:
-            return load(entry.library, device)
-        except RuntimeError:  # linked against libraries that have changed since
+            return compiler.load(entry.library, step, example)
+        except (OSError, RuntimeError):  # linked against libraries that have changed since
             entry.remove()
-    # As measured with networks of 4 to 60 weights.
-    seconds = 10.0 + 0.5 * len(function.tensors.weights)
+    seconds = compiler.estimate(function)
     if not candidate.is_worth_compiling(seconds):
         return None
-    if reason := missing_compiler():
+    if reason := inductor.missing_compiler():
         raise UntraceableError(reason)
     for refusal in caches.refusals():
         log(refusal)
-    log(f"Compiling the step takes about {seconds:.0f} seconds.")
+
+    def begin() -> None:
+        log(f"Compiling the step takes about {seconds:.0f} seconds.")
+
     with tempfile.TemporaryDirectory() as folder, report_progress("Compiling the step"):
         library = Path(folder) / "step.so" if entry is None else entry.library
-        example = step_inputs(candidate.example, candidate.step)
-        compile_step(function, example, library, interruptible)
+        compiler.compile_step(function, step_inputs(example, step), library, begin, interruptible)
         if entry is not None:
             entry.seal()
-        return load(library, device)
+        return compiler.load(library, step, example)
 
 
 def _capture(candidate: CompileCandidate, function: FunctionalStep) -> GraphEngine:

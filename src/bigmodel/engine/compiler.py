@@ -21,14 +21,18 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from bigmodel.data.base import Batch
 from bigmodel.engine import cache
 from bigmodel.engine.base import Interruptible
-from bigmodel.engine.compiled import Code
+from bigmodel.engine.compiled import CompiledEngine
 from bigmodel.engine.functional_step import FunctionalStep, StepInputs, UntraceableError
+from bigmodel.engine.step import Step
 from bigmodel.errors import first_line
 from bigmodel.runtime import torch_internals
 
 aten = torch.ops.aten
+
+NAME = "inductor"
 
 _OPTIONS = {
     "fallback_random": True,  # the same random numbers in the same order as eager torch
@@ -39,25 +43,22 @@ _OPTIONS = {
     "cpp.vec_isa_ok": True,  # believes the processor's flags; a trial compilation takes seconds
 }
 
+_USUAL = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+
 _SMALL_PRODUCT = 1 << 14
 """Multiplications up to which a matrix product is written out and fused with its surroundings: calling a
 library takes longer than the product itself."""
 
 
 def compile_step(
-    function: FunctionalStep, inputs: StepInputs, path: Path, interruptible: Interruptible = nullcontext
+    function: FunctionalStep,
+    inputs: StepInputs,
+    path: Path,
+    begin: Callable[[], None] = lambda: None,
+    interruptible: Interruptible = nullcontext,
 ) -> None:
-    """Compiles a step into a library at `path`; takes seconds to minutes.
-
-    Args:
-        inputs: a batch like all those to come, and its rates.
-        interruptible: entered around what may be interrupted at any moment: not around the tracing, in
-            which model and optimizer work on other tensors than their own.
-
-    Raises:
-        UntraceableError: the step cannot be written as a function of tensors.
-        Exception: anything that a compiler raises.
-    """
+    """See `Compiler.compile_step`; takes seconds to minutes."""
+    begin()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of what it does itself
         graph = trace(function, inputs)
@@ -68,10 +69,14 @@ def compile_step(
             shutil.move(library, path)
 
 
+def cpp_compiler() -> str:
+    """The C++ compiler to start: `CXX`, or the usual one of the system."""
+    return os.environ.get("CXX") or _USUAL
+
+
 def missing_compiler() -> str | None:
     """Why code for a CPU cannot be compiled, in words; None if there is a C++ compiler."""
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    name = os.environ.get("CXX") or usual
+    usual, name = _USUAL, cpp_compiler()
     try:
         subprocess.run([name, "--version"], capture_output=True, check=sys.platform != "win32")
     except (OSError, subprocess.SubprocessError):
@@ -81,13 +86,20 @@ def missing_compiler() -> str | None:
     return None
 
 
-def load(path: Path, device: torch.device) -> Code:
-    """The code of a library.
+def estimate(function: FunctionalStep) -> float:
+    """See `Compiler.estimate`: as measured with networks of 4 to 60 weights."""
+    return 10.0 + 0.5 * len(function.tensors.weights)
 
-    Raises:
-        RuntimeError: torch cannot load it.
-    """
-    return torch_internals.load_compiled(path, device)
+
+def refusal(function: FunctionalStep, inputs: StepInputs) -> str | None:  # noqa: ARG001
+    """See `Compiler.refusal`: it takes all."""
+    return None
+
+
+def load(path: Path, step: Step, example: Batch) -> CompiledEngine:
+    """See `Compiler.load`."""
+    code = torch_internals.load_compiled(path, example.inputs.device)
+    return CompiledEngine(step, code, example)
 
 
 def trace(function: FunctionalStep, inputs: StepInputs) -> GraphModule:

@@ -42,6 +42,21 @@ class FixedShapeEngine(Engine):
         """Does one step; returns its metrics, (4,) float32, as `FunctionalStep` does."""
         raise NotImplementedError
 
+    def run_steps(self, batches: Sequence[Batch], rates: Tensor) -> Tensor:
+        """Does a step with each batch.
+
+        Args:
+            batches: of the right shapes.
+            rates: (steps, groups + 1) float64: each step's `StepInputs.rates`.
+
+        Returns:
+            Their metrics, (steps, 4) float32.
+        """
+        metrics = torch.empty(len(batches), 4, device=self._device)
+        for row, batch, own_rates in zip(metrics, batches, rates.unbind(), strict=True):
+            row.copy_(self.run_step(StepInputs(*batch, own_rates)))
+        return metrics
+
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
         """See `Engine.__call__`."""
         step, count = self.step, self._count_fitting(batches)
@@ -50,11 +65,9 @@ class FixedShapeEngine(Engine):
             return super().__call__(batches, factors, measure)
         step.last_micro_batch = len(batches[0])
         rates = self._rates(factors[:count])
-        metrics = torch.empty(count, 4, device=self._device)
         step.updating = True
         with step.phase(COMPILED_STEP):
-            for row, (inputs, targets), own_rates in zip(metrics, batches[:count], rates, strict=True):
-                row.copy_(self.run_step(StepInputs(inputs, targets, own_rates)))
+            metrics = self.run_steps(batches[:count], rates)
         step.updating = False
         apply(step.optimizer, factors[count - 1])
         step.add_step_metrics(metrics, count * len(batches[0]))
@@ -72,14 +85,14 @@ class FixedShapeEngine(Engine):
             return 0
         return len(batches) - ([layout(tensor) for tensor in batches[-1]] != self._layout)
 
-    def _rates(self, factors: Sequence[float]) -> Sequence[Tensor]:
-        """Each step's `StepInputs.rates`, sent to the device in one transfer."""
+    def _rates(self, factors: Sequence[float]) -> Tensor:
+        """The steps' rates, as `run_steps` takes them, sent to the device in one transfer."""
         ema, groups = self.step.ema, self.step.optimizer.param_groups
         base_rates = torch.tensor([group["initial_lr"] for group in groups], dtype=torch.float64)
         learning_rates = torch.outer(torch.tensor(factors, dtype=torch.float64), base_rates)
         shares = [0.0 if ema is None else ema.next_share() for _ in factors]
         columns = (learning_rates, torch.tensor(shares, dtype=torch.float64))
-        return to_device(torch.column_stack(columns), self._device).unbind()
+        return to_device(torch.column_stack(columns), self._device)
 
 
 def step_inputs(batch: Batch, step: Step, share: float = 0.0) -> StepInputs:

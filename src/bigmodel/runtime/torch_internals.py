@@ -43,6 +43,7 @@ PARTS = {
     "torch._foreach_mul_": _ONE_BY_ONE,
     "torch._fused_adam_": "Adam's update is torch's own",
     "torch._fused_adamw_": "AdamW's update is torch's own",
+    "torch._decomp.decomposition_table": "steps that need one are left to torch's compiler",
     "torch.autograd.graph._engine_run_backward": "torch.autograd.backward is called",
     "torch.compiler._is_compiling_flag": _EAGER,
     "torch.nn.modules.batchnorm._BatchNorm": _PUBLIC_KINDS,
@@ -51,6 +52,7 @@ PARTS = {
     "torch.ops.aten._cudnn_rnn": "cuDNN's recurrent layers are left out of FLOPs",
     "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu": "attention is left out of FLOPs",
     "torch.ops.mkldnn._linear_pointwise": "matrix products are torch's own",
+    "torch.utils._python_dispatch.TorchDispatchMode": "steps are left to torch's compiler",
     # Of instances.
     "torch.Tensor._base": "outputs of sharded layers are copied, views or not",
     "torch.amp.GradScaler._found_inf_per_device": "device.precision=fp16 is refused, auto takes fp32",
@@ -223,6 +225,16 @@ def is_traced() -> bool:
     """Whether operations may be recorded instead of done."""
     depth = part("torch._C._len_torch_dispatch_stack")
     return depth is None or depth() > 0
+
+
+OperationMode: Any = part("torch.utils._python_dispatch.TorchDispatchMode")
+"""What sees each operation on tensors while it is entered; None: there is nothing."""
+
+
+def decomposition(operation: Any) -> Callable[..., Any] | None:
+    """An operation in terms of simpler ones, if torch knows it so."""
+    known = part("torch._decomp.decomposition_table")
+    return None if known is None else known.get(operation)
 
 
 def flop_formulas(

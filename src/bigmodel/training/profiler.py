@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from bigmodel.data.base import Batch
+from bigmodel.data.base import Block
 from bigmodel.engine.step import unmarked
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.training.plan import Plan
@@ -73,7 +73,7 @@ class Profiler:
 
     steps_per_call = sys.maxsize
 
-    def data(self, blocks: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+    def data(self, blocks: Iterator[Block]) -> Iterator[Block]:
         """The same batches; the time that it takes to get them is the phase `data`."""
         return blocks
 
@@ -143,7 +143,7 @@ class _TorchProfiler(Profiler):
         recording = not self._over and self._run.state.progress.step >= self._settle_at
         return record_function(name) if recording else nullcontext()
 
-    def data(self, blocks: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+    def data(self, blocks: Iterator[Block]) -> Iterator[Block]:
         """See `Profiler`. Also adds up how long this thread slept: it was waiting for batches then."""
         while True:
             with self.phase("data"):

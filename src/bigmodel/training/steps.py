@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 
-from bigmodel.data.base import Batch, samples_of
+from bigmodel.data.base import Block
 from bigmodel.training.plan import OUT_OF_TIME, Due
 from bigmodel.training.profiler import Profiler
 from bigmodel.training.recovery import use_less_memory
@@ -36,8 +36,8 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due 
     event = plan.next_event(progress.step)
     start = progress.step % plan.steps_per_epoch
     with closing(run.train.blocks(epoch, start, between=signals.check)) as blocks:
-        for ready in profiler.data(blocks):
-            # `ready` holds batches that are prepared already; the engine takes as many as it can use.
+        for block in profiler.data(blocks):
+            ready = block  # batches that are prepared already; the engine takes as many as it can use
             while ready:
                 if progress.step + 1 in progress.skipped_steps:
                     # Its batch is skipped, and it has no loss. Losses are matched with steps by
@@ -46,8 +46,8 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due 
                     done = 1
                 else:
                     done = _call_engine(run, ready, event, profiler.steps_per_call)
-                watch.count(samples_of(ready[:done]))
-                del ready[:done]
+                watch.count(ready[:done].samples)
+                ready = ready[done:]
                 at_event = progress.step + done >= event
                 due = plan.due(progress.step + done) if at_event else None
                 if report := watch.tick():
@@ -70,7 +70,7 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due 
                 profiler.step()
 
 
-def _call_engine(run: Run, ready: list[Batch], event: int, most: int) -> int:
+def _call_engine(run: Run, ready: Block, event: int, most: int) -> int:
     """Does steps with the first of the batches, `most` of them and none beyond step `event`.
 
     Returns:
@@ -82,7 +82,7 @@ def _call_engine(run: Run, ready: list[Batch], event: int, most: int) -> int:
         ahead = [step for step in progress.skipped_steps if step > progress.step]
         limit = min([limit, *(step - 1 - progress.step for step in ahead)])
     batches = ready[:limit]
-    factors = [run.state.schedule.factor(progress.step + index) for index in range(len(batches))]
+    factors = run.state.schedule.factors(progress.step, len(batches))
     # The gradient's norm costs a kernel or two; it is measured only where a record may need it.
     measure = progress.step + len(batches) == event
     while True:

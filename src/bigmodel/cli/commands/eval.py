@@ -12,7 +12,7 @@ from pydantic import Field
 
 from bigmodel.build.dataset import UNSURE, read_dataset
 from bigmodel.build.header import describe_loss
-from bigmodel.build.new_run import EVALUATION_BATCHES
+from bigmodel.build.new_run import evaluation_size
 from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run
 from bigmodel.cli.commands.new_data import read_new_data, report_skipped
 from bigmodel.cli.commands.output_files import data_stream
@@ -30,7 +30,7 @@ from bigmodel.reporting.base import EvaluationResult
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.reporting.metrics_table import print_metrics
 from bigmodel.reporting.summary import jsonable
-from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Values
+from bigmodel.spec import Classes, DataSpec, Flags, Values
 from bigmodel.training.evaluation import evaluate
 from bigmodel.training.text_samples import TextSampler
 
@@ -134,8 +134,7 @@ def evaluate_data(
         UndefinedError: the model gives NaN or infinity.
     """
     dataset, target, device = data.dataset, data.dataset.spec.target, loaded.runtime.device
-    several = 1 if isinstance(target, NextTokens) else EVALUATION_BATCHES
-    size = batch_size or data.config.batch_size * several
+    size = batch_size or evaluation_size(dataset.spec, data.config.batch_size)
     batches = make_batches(dataset, data.part, data.config, device, batch_size=size, shuffle=False)
     metrics = metrics_for(target, device)
     evaluation = evaluate(

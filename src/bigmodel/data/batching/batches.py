@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig, augment, check_augment
-from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
+from bigmodel.data.base import Batch, Block, DataConfig, Dataset, ImageConfig, PartName
 from bigmodel.data.batching.prefetch import Prefetcher, Read, Samples
 from bigmodel.data.counter_rng import Permutation, generator_of, key_of, shuffled
 from bigmodel.data.parts import Chosen, GatherOptions, SplitData, Windows
@@ -86,11 +86,10 @@ class Batches(ABC):
 
     def blocks(
         self, epoch: int, start: int = 0, between: Callable[[], None] = lambda: None
-    ) -> Generator[list[Batch], None, None]:
-        """The batches of an epoch from batch `start` on, in lists of a block each.
+    ) -> Generator[Block, None, None]:
+        """The batches of an epoch from batch `start` on, in blocks.
 
-        They equal those of the whole epoch, bit for bit, with any number of threads. All batches of a
-        list have the same shape, except the last. The caller may change the list.
+        They equal those of the whole epoch, bit for bit, with any number of threads.
 
         Threads end with the iterator: close it if it may be left early (`contextlib.closing`).
 
@@ -106,7 +105,7 @@ class Batches(ABC):
         size = self.grouped
         with closing(self.prefetcher.gather(self.reads(epoch, start), between)) as gathered:
             for inputs, targets in gathered:
-                yield list(map(Batch, torch.split(inputs, size), torch.split(targets, size)))
+                yield Block(inputs, targets, size)
 
     def epoch(
         self, epoch: int, start: int = 0, between: Callable[[], None] = lambda: None

@@ -64,13 +64,17 @@ class Schedule:
 
     def factor(self, step: int) -> float:
         """The multiplier after `step` steps; see `Scheduler.factor`."""
-        t = step // self._steps_per_unit
+        return self.factors(step, 1)[0]
+
+    def factors(self, step: int, count: int) -> list[float]:
+        """The multipliers after `step` steps and those that follow, `count` in all."""
+        unit, begin, last = self._steps_per_unit, self._span.begin, math.inf
         if self._span.end < self._span.run:
-            t = min(t, self._span.end - 1)
-        factor: Any = self._scheduler.factor(t - self._span.begin)
+            last = self._span.end - 1
+        factor: Any = self._scheduler.factor
+        found = [factor(int(min(t // unit, last)) - begin) for t in range(step, step + count)]
         # A user's own scheduler may return a number of torch's or NumPy's.
-        number: float = factor.item() if hasattr(factor, "item") else factor
-        return number
+        return [number if type(number) is float else float(number) for number in found]
 
     @property
     def follows_metric(self) -> bool:

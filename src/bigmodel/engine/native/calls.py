@@ -1,0 +1,77 @@
+"""Writes what is no loop over its elements: products of matrices, and sums of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bigmodel.engine.native.memory import Memory
+from bigmodel.engine.native.values import Operand, Pointwise, Product, RowSums, Value
+
+
+class Calls:
+    """Writes calls, and each function that they need once.
+
+    Attributes:
+        functions: C of the functions.
+        panel_floats: what the largest of the products needs for its panels.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._names: dict[tuple[int, ...], str] = {}
+        self.functions: list[str] = []
+        self.panel_floats = 0
+
+    def lines(self, value: Value) -> Iterator[str]:
+        """The call."""
+        return self._product(value) if isinstance(value, Product) else self._row_sums(value)
+
+    def _product(self, value: Value) -> Iterator[str]:
+        left, right = value.operands
+        m, k, n = *left.shape[-2:], right.shape[-1]
+        name = self._function(m, n, k, *left.strides[-2:], *right.strides[-2:])
+        many = left.shape[:-2]  # at most one dimension: bmm has no more
+        left_step, right_step = (part.strides[0] if many else 0 for part in (left, right))
+        self.panel_floats = max(self.panel_floats, k * (n + 64))
+        yield f"    for (i64 i = 0; i < {math.prod(many)}; i++)"
+        yield (
+            f"      {name}({self._at(left)} + i * {left_step}, {self._at(right)} + i * {right_step}, "
+            f"{self._memory.name(value)} + i * {m * n}, panels);"
+        )
+
+    def _function(self, m: int, n: int, k: int, *strides: int) -> str:
+        """A product of matrices of one size; compiled apart, since all numbers in it are constants."""
+        key = (m, n, k, *strides)
+        if key not in self._names:
+            name = self._names[key] = f"product_{len(self._names)}"
+            am, ak, bk, bn = strides
+            self.functions.append(
+                f"static __attribute__((noinline)) void {name}"
+                "(const float* a, const float* b, float* c, float* panels) "
+                f"{{ product({m}, {n}, {k}, a, {am}, {ak}, b, {bk}, {bn}, c, panels); }}"
+            )
+        return self._names[key]
+
+    def _row_sums(self, value: Value) -> Iterator[str]:
+        assert isinstance(value, RowSums)
+        base, index, source = value.operands
+        rows, width, target = source.shape[0], value.size // value.shape[0], self._memory.name(value)
+        row, column = (*source.strides, 0)[:2]
+        first = self._element(base, "i")
+        added = self._element(source, f"i * {row} + j * {column}")
+        yield f"    for (i64 i = 0; i < {value.size}; i++) {target}[i] = {first};"
+        yield f"    for (i64 i = 0; i < {rows}; i++) {{"
+        yield f"      i64 at = {self._element(index, f'i * {index.strides[0]}')};"
+        yield f"      if ((unsigned long long)at >= {value.shape[0]}) {{ fault = 1; at = 0; }}"
+        yield f"      for (i64 j = 0; j < {width}; j++) {target}[at * {width} + j] += {added};"
+        yield "    }"
+
+    def _element(self, operand: Operand, place: str) -> str:
+        value = operand.value
+        if isinstance(value, Pointwise) and (text := value.constant) is not None:
+            return text
+        return f"({self._at(operand)})[{place}]"
+
+    def _at(self, operand: Operand) -> str:
+        return f"{self._memory.name(operand.value)} + {operand.offset}"

@@ -1,0 +1,125 @@
+"""From a step to a library, within a second or two."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from bigmodel.data.base import Batch
+from bigmodel.engine.base import Interruptible
+from bigmodel.engine.compiled import UnknownOperationError
+from bigmodel.engine.compiler import cpp_compiler
+from bigmodel.engine.functional_step import FunctionalStep, StepInputs
+from bigmodel.engine.native import source
+from bigmodel.engine.native.building import in_memory, whole
+from bigmodel.engine.native.engine import NativeEngine
+from bigmodel.engine.native.memory import Memory
+from bigmodel.engine.native.recording import Recording
+from bigmodel.engine.native.schedule import schedule
+from bigmodel.engine.step import Step
+from bigmodel.runtime import rng, torch_internals
+
+_FLAGS = (
+    *("-x", "c++", "-std=gnu++14", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno"),
+    *("-fno-trapping-math", "-fno-exceptions", "-ffp-contract=fast", "-w", "-shared", "-fPIC"),
+)
+
+_LARGE = 1 << 22
+"""Elements of a tensor up to which a step is recorded, which keeps all that it computes in memory."""
+
+_VECTOR_MATH = (2, 35)
+"""The first version of glibc with all functions of `kernels.cpp` for several numbers at a time."""
+
+
+NAME = "native"
+
+
+def compile_step(
+    function: FunctionalStep,
+    inputs: StepInputs,
+    path: Path,
+    begin: Callable[[], None] = lambda: None,
+    interruptible: Interruptible = nullcontext,
+) -> None:
+    """See `Compiler.compile_step`."""
+    text = write_step(function, inputs)
+    begin()
+    with interruptible():
+        build(text, path)
+
+
+def estimate(function: FunctionalStep) -> float:
+    """See `Compiler.estimate`: as measured with networks of 4 to 60 weights."""
+    return 1.0 + 0.1 * len(function.tensors.weights)
+
+
+def refusal(function: FunctionalStep, inputs: StepInputs) -> str | None:
+    """See `Compiler.refusal`."""
+    if inputs.inputs.device.type != "cpu" or torch.get_num_threads() > 1 or sys.platform == "win32":
+        return "it writes code for one thread of a CPU, and for g++ or clang++"
+    if torch_internals.OperationMode is None:
+        return "this torch has nothing to record a step with"
+    largest = max(tensor.numel() for tensor in (*function.tensors.flatten(), *inputs))
+    return "its tensors are too large" if largest > _LARGE else None
+
+
+def load(path: Path, step: Step, example: Batch) -> NativeEngine:
+    """See `Compiler.load`."""
+    return NativeEngine(step, path, example)
+
+
+def write_step(function: FunctionalStep, inputs: StepInputs) -> str:
+    """A step as C++.
+
+    Args:
+        inputs: a batch like all those to come, and its rates.
+
+    Raises:
+        UnknownOperationError: it does something that this compiler does not know.
+        UntraceableError: it cannot be written as a function of tensors.
+    """
+    originals, random = [*function.tensors.flatten(), *inputs], rng.torch_states()
+    given = [tensor.clone() for tensor in originals]
+    if any(mine.stride() != own.stride() for mine, own in zip(given, originals, strict=True)):
+        raise UnknownOperationError("a tensor with gaps in its memory")
+    tensors, batch = given[: -len(inputs)], StepInputs(*given[-len(inputs) :])
+    recording = Recording(given)
+    try:
+        with recording:
+            result = function(function.tensors.unflatten(tensors), batch)
+    finally:
+        rng.restore_torch(random)
+    metrics = recording.operand(result).value
+    written = {given: in_memory(whole(value)).value for given, value in recording.written().items()}
+    ordered = schedule([metrics, *written.values()])
+    memory = Memory(ordered, written)
+    return source.write(ordered, memory, metrics, len(tensors), len(inputs.rates), recording.draws)
+
+
+def build(text: str, path: Path) -> None:
+    """Has a compiler translate C++ into a library at `path`.
+
+    Raises:
+        RuntimeError: it cannot.
+    """
+    family, version = platform.libc_ver()
+    known = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    math = ["-DVECTOR_MATH", "-lmvec"] if family == "glibc" and known >= _VECTOR_MATH else []
+    if platform.machine() not in ("x86_64", "AMD64"):
+        math = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
+        library = Path(folder) / "step.so"
+        command = [cpp_compiler(), *_FLAGS, "-", "-o", str(library), *math, "-lm"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{cpp_compiler()} failed: {done.stderr.strip()[-300:]}")
+        shutil.move(library, path)
