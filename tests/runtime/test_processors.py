@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.runtime import processors as module
-from bigmodel.runtime.processors import processors
+from bigmodel.runtime.processors import multiplies_bf16, processors
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +42,23 @@ def test_the_first_version_of_control_groups(tmp_path: Path, quota: str, count: 
     (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (folder / "cpu.cfs_period_us").write_text("100000\n")
     assert processors() == count
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("model name\t: X\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd i8mm bf16\n", True),
+        ("flags\t\t: fpu avx2 fma\nbugs\t\t: bf16\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_processors_that_multiply_bf16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, there: bool
+) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(module, "_CPUINFO", tmp_path / "cpuinfo")
+    assert multiplies_bf16() is there

@@ -48,7 +48,7 @@ from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines
 from bigmodel.reporting.summary import write_summary
-from bigmodel.runtime import progress_messages, rng
+from bigmodel.runtime import processors, progress_messages, rng
 from bigmodel.runtime.device import (
     Runtime,
     environment,
@@ -296,7 +296,9 @@ def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State, ranks
     samples = None  # batches are as wide as their longest text
     if dataset.train.lengths is None:
         samples = min(config.data.batch_size * config.trainer.accumulate, len(dataset.train))
-    return AutoEngine(step, state.choice, device.engine, threads, facts, samples)
+    in_16_bits = device.precision == "auto" and not device.compile and step.runtime.device.type == "cpu"
+    tries_bf16 = in_16_bits and processors.multiplies_bf16()
+    return AutoEngine(step, state.choice, device.engine, threads, facts, samples, tries_bf16)
 
 
 def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> EMA | None:

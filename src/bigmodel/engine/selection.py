@@ -1,4 +1,4 @@
-"""Chooses the engine and the number of threads by timing a run's first steps, once for the run."""
+"""Chooses engine, number of threads and precision by timing a run's first steps, once for the run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bigmodel.data.base import Batch
 from bigmodel.engine.base import Engine, Interruptible, Log
 from bigmodel.engine.candidates import CompileCandidate, select_engine
 from bigmodel.engine.functional_step import UntraceableError, has_state
+from bigmodel.engine.precision import TRIAL_PASSES, faster_precision
 from bigmodel.engine.step import Step
 from bigmodel.runtime.device import Choice
 
@@ -27,6 +28,9 @@ Requested = Literal["auto", "eager", "compiled", "graph"]
 
 _WARM_UP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 5
 """Steps that are not timed, and the fewest and most that are timed with each number of threads."""
+
+_STEPS_PER_PASS = 20
+"""A run has at least so many steps for each pass of a trial of bf16, which is then a twentieth of it."""
 
 _CLEAR_RATIO = 1.5
 """Beyond this ratio between two numbers of threads no more steps are spent on the choice."""
@@ -121,7 +125,7 @@ class AutoEngine(Engine):
         step: does one update.
         choice: the run's; part of its state.
         requested: `device.engine`.
-        choose_threads: whether to choose the number of threads, too.
+        choose_threads, choose_precision: whether to choose the number of threads, or the precision, too.
         facts: see `cache.find_entry`.
         batch_size: samples in each batch but an epoch's last; None if batches have many shapes.
     """
@@ -134,11 +138,13 @@ class AutoEngine(Engine):
         choose_threads: bool,
         facts: dict[str, Any] | None,
         batch_size: int | None,
+        choose_precision: bool = False,
     ) -> None:
         super().__init__(step)
         self._choice = choice
         self._requested = requested
         self._choose_threads = choose_threads
+        self._choose_precision = choose_precision
         self._facts = facts
         self._batch_size = batch_size
         self._engine = Engine(step)
@@ -155,6 +161,8 @@ class AutoEngine(Engine):
         self._newest_choice = asdict(self._choice)
         if self._choose_threads and self._choice.threads is not None:
             torch.set_num_threads(self._choice.threads)
+        if self._choice.precision is not None:
+            self.step.use_precision(self._choice.precision)
         if self._choice.engine is not None:
             self._phase = Phase.CHOSEN if self._optimizer_has_state else Phase.OPTIMIZER_INIT
         elif remaining_steps > SHORT_RUN or self._is_fast_requested:
@@ -165,6 +173,8 @@ class AutoEngine(Engine):
         """See `Engine.__call__`. Slow work that may be interrupted comes before the step."""
         is_full = self._batch_size in (None, len(batches[0]))
         if self._phase is Phase.TIMING:
+            if self._choose_precision and self._choice.precision is None and is_full:
+                self._try_precision(batches[0])
             if not (is_full and self._is_timing_over):
                 return self._timed_step(batches, factors, measure)
             self._choose(batches[0])
@@ -223,6 +233,16 @@ class AutoEngine(Engine):
         if done:
             self._timer.end_step(time.perf_counter() - began)
         return done
+
+    def _try_precision(self, example: Batch) -> None:
+        """Chooses between fp32 and bf16, if the run is long enough for a trial."""
+        if self._remaining_steps < _STEPS_PER_PASS * TRIAL_PASSES:
+            self._choose_precision = False
+            return
+        self._choice.precision, reason = faster_precision(self.step, example)
+        self.step.use_precision(self._choice.precision)
+        self._newest_choice = asdict(self._choice)
+        self._log(f"{reason}.")
 
     def _choose(self, example: Batch) -> None:
         timer = self._timer

@@ -27,7 +27,7 @@ from bigmodel.metrics import Metrics
 from bigmodel.models.base import Model
 from bigmodel.optim.optimizers import masked_step
 from bigmodel.runtime import torch_internals
-from bigmodel.runtime.device import Runtime
+from bigmodel.runtime.device import Precision, Runtime
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 """Marks a phase of a step, given its name: entered before the phase, left after it."""
@@ -130,7 +130,7 @@ class Step:
         weight = self.loss.normaliser(batch.targets)
         reciprocal = self._reciprocal(weight)
         batch, reciprocal, most = self._share(batch, reciprocal)
-        losses, size = self.accumulation.losses, self._micro_batch_size(batch)
+        losses, size = self.accumulation.losses, self.micro_batch_size(batch)
         self.last_micro_batch = min(size, len(batch))
         if not losses:
             self._begin()
@@ -159,6 +159,11 @@ class Step:
         self._step_metrics.add(total, found_inf, weight)
         losses.clear()
         return True
+
+    def use_precision(self, precision: Precision) -> None:
+        """Sets the number format of matrix products, here and wherever else `runtime` is used."""
+        self.runtime.precision = precision
+        self._autocast = self.runtime.autocast()
 
     def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, Tensor]:
         """Forward pass and loss.
@@ -259,7 +264,8 @@ class Step:
             batch = batch.rows(rows)
         return batch, reciprocal, most if self.parallel.lockstep else len(batch)
 
-    def _micro_batch_size(self, batch: Batch) -> int:
+    def micro_batch_size(self, batch: Batch) -> int:
+        """How many samples of a batch go through the model at once."""
         size = self.accumulation.micro_batch
         if self.micro_tokens is None:
             return size

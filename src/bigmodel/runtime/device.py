@@ -37,7 +37,7 @@ class DeviceConfig(Config):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="number format of matrix work; auto: bf16 (else fp16) on cuda, fp32 elsewhere",
+        description="format of matrix work; auto: bf16 (else fp16) on cuda, by trial on cpu, else fp32",
     )
     tf32: bool = Field(True, description="let CUDA round fp32 matrix products to 19 bits, for speed")
     compile: bool = Field(False, description="compile the model with torch.compile")
@@ -69,13 +69,14 @@ class DeviceConfig(Config):
         return name
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runtime:
     """A prepared device, and how to compute on it.
 
     Attributes:
         device: where tensors live.
-        precision: the number format of matrix products; weights stay float32.
+        precision: the number format of matrix products; weights stay float32. On a CPU a trial at the
+            start may change it.
         emulated: whether the device only emulates that format.
     """
 
@@ -111,10 +112,12 @@ class Choice:
     Attributes:
         engine: how steps run; None if not chosen yet.
         threads: CPU threads of one operation; None for torch's default.
+        precision: on a CPU, if it was tried; None: that of the configuration.
     """
 
     engine: str | None = None
     threads: int | None = None
+    precision: Precision | None = None
 
 
 def prepare(config: DeviceConfig, seed: int, gpu: int | None = None, sharing: int = 1) -> Runtime:

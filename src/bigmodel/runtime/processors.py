@@ -10,6 +10,9 @@ from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
+_WITH_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Flags of processors that multiply bf16: Intel's and AMD's, and ARM's."""
 
 
 def processors() -> int:
@@ -17,6 +20,18 @@ def processors() -> int:
     affinity = hasattr(os, "sched_getaffinity")
     count = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
     return max(1, math.ceil(min([count, *_quotas()])))
+
+
+def multiplies_bf16() -> bool:
+    """Whether they have instructions for products in bf16; False if that is not known.
+
+    Others emulate them, which takes longer than fp32.
+    """
+    with contextlib.suppress(OSError):
+        lines = _CPUINFO.read_text(errors="replace").splitlines()
+        names = [line for line in lines if line.split(":")[0].strip() in ("flags", "Features")]
+        return any(not _WITH_BF16.isdisjoint(line.split()) for line in names)
+    return False
 
 
 def _quotas() -> Iterator[float]:

@@ -63,7 +63,7 @@ class State:
         scaler: scales fp16's gradients.
         loss: its buffers may change, as those of a loss that keeps running statistics.
         ranks: the processes that train together. All of them save and load at the same time.
-        choice: the engine and the number of threads.
+        choice: the engine, the number of threads and the precision.
         optimizer_reset: whether the optimizer's saved state did not fit the changed settings.
     """
 
@@ -182,7 +182,8 @@ class State:
             self.progress.reset_best()
         if not has_changed("device."):
             chosen = facts.get("choice") or {}
-            self.choice.engine, self.choice.threads = chosen.get("engine"), chosen.get("threads")
+            for name in asdict(self.choice):
+                setattr(self.choice, name, chosen.get(name))
         self._restore_random(groups["random"], facts["random"])
 
     def load_model(self, weights: Mapping[str, Tensor]) -> None:
