@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.driver import Measured
-from benchmarks.hosts import BenchError, FailedError, Run, Setting
+from benchmarks.hosts import BenchError, FailedError, Run, Setting, on_one_core
 from benchmarks.lines import Line
 from benchmarks.tables import written_table
 
@@ -106,6 +106,7 @@ def _run(setting: Setting, line: Line, side: str, epochs: int) -> Run:
             [sys.executable, *arguments],
             cwd=folder,
             env=environment,
+            preexec_fn=on_one_core(setting.device, side),
             capture_output=True,
             text=True,
             check=False,

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ class Setting:
         return f"not measured: {' and '.join(names)} is not installed{because}"
 
 
+def on_one_core(device: str, side: str) -> Callable[[], None] | None:
+    """What a process does before it starts to be held to one core; nothing on a GPU, and for those whose
+    data comes by worker processes. XLA has several threads whatever its flags say."""
+    if device != "cpu" or "workers" in side or not hasattr(os, "sched_setaffinity"):
+        return None
+    return partial(os.sched_setaffinity, 0, {max(os.sched_getaffinity(0))})
+
+
 class Host:
     """A process that does one order after another."""
 
@@ -123,6 +132,7 @@ class Host:
             text=True,
             cwd=setting.folder,
             env=setting.environment(side, caches),
+            preexec_fn=on_one_core(setting.device, side),
         )
 
     def ask(self, order: Order) -> Run:

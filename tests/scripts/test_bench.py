@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,17 @@ def test_pictures_change_at_random_by_a_shift_of_two_pixels_at_most(tmp_path: Pa
     assert dark <= float(batch.min()) <= float(batch.max()) <= light + 1e-5
     borders = (batch[:, 0, :, 0] == dark).all(1)  # a picture that was moved to the right
     assert 0.2 < float(borders.float().mean()) < 0.6
+
+
+def test_on_a_cpu_each_process_has_one_core_but_for_workers_of_a_loader() -> None:
+    assert hosts.on_one_core("cuda", "bare") is None
+    assert hosts.on_one_core("cpu", "bare-workers") is None
+    hold = hosts.on_one_core("cpu", "jax")
+    assert hold is not None
+    ask = "import os; print(len(os.sched_getaffinity(0)))"
+    command = [sys.executable, "-c", ask]
+    done = subprocess.run(command, preexec_fn=hold, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_a_worker_does_one_order_after_another(tmp_path: Path) -> None:
