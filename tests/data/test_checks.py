@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from bigmodel.data.base import Dataset
-from bigmodel.data.checks import check
-from bigmodel.data.parts import Part
+from bigmodel.data.checks import check, check_part
+from bigmodel.data.parts import Part, Windows
 from bigmodel.errors import DataError
-from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, Tokens, Values
+from bigmodel.runtime.peak_memory import PeakMemory
+from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, NextTokens, Tokens, Values
 
 
 def dataset(kind=None, target=None, **parts):
@@ -120,3 +121,20 @@ def test_statistics_must_be_usable(mean, std, words):
     made.mean, made.std = torch.tensor([[[mean]]]), torch.tensor([[[std]]])
     with pytest.raises(DataError, match=words):
         check(made)
+
+
+def test_tokens_in_memory_are_checked_without_as_much_memory_again() -> None:
+    stream = torch.zeros(60_000_000, dtype=torch.uint8)
+    memory = PeakMemory(torch.device("cpu"))
+    memory.begin()
+    check_part(Windows.side_by_side(stream, 8, whole=False), _text(5), "train")
+    assert (memory.peak() or 0) < len(stream) / 2
+    stream[-1] = 7
+    with pytest.raises(
+        DataError, match=r"1 of 60,000,000 tokens are out of range.*is 7 in row 59999999"
+    ):
+        check_part(Windows.side_by_side(stream, 8, whole=False), _text(5), "train")
+
+
+def _text(vocab_size: int) -> DataSpec:
+    return DataSpec("made", Tokens(8, vocab_size), NextTokens(vocab_size), {})
