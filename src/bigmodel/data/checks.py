@@ -145,7 +145,7 @@ def _check_range(numbers: Tensor, count: int, what: str, where: str) -> None:
         return (some < 0) | (some > count - 1)  # not >= count: 256 is no byte
 
     # A sum over all would take eight times the memory of a text's bytes.
-    if any(bool(outside(piece).any()) for piece in numbers.flatten().split(_PIECE)):
+    if any(bool(outside(piece).any()) for piece in torch.split(numbers.flatten(), _PIECE)):
         allowed = f"0 to {count - 1} are allowed for {count} {_KINDS[what]}"
         _refuse(outside(numbers), numbers, f"{what} are out of range: {allowed}", where)
 

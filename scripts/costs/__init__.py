@@ -1,0 +1,1 @@
+"""How cost grows with what is trained: the parts of `growth.py`."""
