@@ -1,12 +1,13 @@
 """Which samples go where."""
 
 import re
+import time
 
 import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from bigmodel.data.splits import fold_split, plain_split, stratified_split
+from bigmodel.data.splits import fold_split, group_split, plain_split, stratified_split
 from bigmodel.errors import DataError
 
 
@@ -186,3 +187,13 @@ def test_fewer_than_folds_is_refused(options, message):
         fold_split(9, 4, 0, 0, **options)
     with pytest.raises(DataError, match=r"data\.folds=4: the training set has 3 samples"):
         fold_split(3, 4, 0, 0)
+
+
+def test_ten_times_the_groups_take_no_more_than_some_ten_times_as_long() -> None:
+    def seconds(count: int) -> float:
+        began = time.process_time()
+        group_split(range(count), 0.2, 0)
+        return time.process_time() - began
+
+    seconds(20_000)
+    assert seconds(200_000) < 25 * seconds(20_000)

@@ -84,14 +84,17 @@ def group_split(
             f"none can be held out. Group by something else, or set data.{part}_path."
         )
     sizes = torch.bincount(member).tolist()
-    chosen, held = torch.zeros(len(numbers), dtype=torch.bool), 0
+    chosen: list[int] = []
+    held = 0
     for group in torch.randperm(len(numbers), generator=generator_of(seed)).tolist():
         nearer = abs(held + sizes[group] - wanted) < abs(held - wanted)
-        if (nearer or held == 0) and int(chosen.sum()) < len(numbers) - 1:
-            chosen[group] = True
+        if (nearer or held == 0) and len(chosen) < len(numbers) - 1:
+            chosen.append(group)
             held += sizes[group]
+    is_chosen = torch.zeros(len(numbers), dtype=torch.bool)
+    is_chosen[chosen] = True
     order = torch.randperm(len(groups), generator=generator_of(seed))
-    out = chosen[member[order]]
+    out = is_chosen[member[order]]
     return order[~out], order[out]
 
 
