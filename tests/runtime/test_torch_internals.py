@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -133,7 +135,21 @@ def test_a_flag_that_nothing_reads_is_done_without(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("path", torch_internals._CHECKS)
 def test_a_version_that_was_tried_is_believed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_internals, "_passes", pytest.fail)
+    monkeypatch.setattr(torch_internals, "is_tried", lambda: True)
     assert part(path) is not None
+
+
+def test_another_version_is_imported_and_checked_without_the_compiler() -> None:
+    lines = [
+        "import sys, torch",
+        "torch.__version__ = '9.9.0'",
+        "from bigmodel.runtime import torch_internals",
+        "from bigmodel.engine import candidates",
+        "print(torch_internals.is_tried(), torch_internals.missing(), 'torch._dynamo' in sys.modules)",
+    ]
+    command = [sys.executable, "-W", "ignore", "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False [] False\n"
 
 
 # What is done without

@@ -227,10 +227,6 @@ def is_traced() -> bool:
     return depth is None or depth() > 0
 
 
-OperationMode: Any = part("torch.utils._python_dispatch.TorchDispatchMode")
-"""What sees each operation on tensors while it is entered; None: there is nothing."""
-
-
 def decomposition(operation: Any) -> Callable[..., Any] | None:
     """An operation in terms of simpler ones, if torch knows it so."""
     known = part("torch._decomp.decomposition_table")
@@ -547,3 +543,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "torch.compiler._is_compiling_flag": _is_read,
     "torch.ops.mkldnn._linear_pointwise": _multiplies,
 }
+
+
+# Last, since on a version that was not tried it is checked.
+OperationMode: Any = part("torch.utils._python_dispatch.TorchDispatchMode")
+"""What sees each operation on tensors while it is entered; None: there is nothing."""
