@@ -152,7 +152,8 @@ def done(order: Order) -> dict[str, Any]:
         if order.mode == "compile":
             return {"compile": ours.compile_seconds(work, folder)}
         steps = work.steps if order.tiny else LEARNING_STEPS
-        long = replace(work, steps=steps, mark_every=steps)
+        overrides = (*work.overrides, "trainer.limit.val=50")
+        long = replace(work, overrides=overrides, steps=steps, mark_every=steps)
         return {"val_loss": ours.run(long, reports=False)["val_loss"]}
     if order.mode == "fill":
         compiled = (*work.overrides, "device.engine=compiled")
