@@ -60,10 +60,10 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[Take]:
 
         monkeypatch.setattr(torch_internals, "_found", lambda p: None if p == path else found(p))
         monkeypatch.setattr(torch_internals, "_of", gone)
-        fast_linear.onednn_is_quicker.cache_clear()
+        fast_linear.mkl_is_slow.cache_clear()
 
     yield take
-    fast_linear.onednn_is_quicker.cache_clear()
+    fast_linear.mkl_is_slow.cache_clear()
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_gradients_are_checked_one_by_one(bad: float, without: Take) -> None:
 
 def test_matrices_are_multiplied_by_torch(without: Take) -> None:
     without("torch.ops.mkldnn._linear_pointwise")
-    assert not fast_linear.onednn_is_quicker()
+    assert not fast_linear.mkl_is_slow()
 
 
 def test_without_telling_transforms_operations_are_torchs(without: Take) -> None:

@@ -29,7 +29,7 @@ from tests.small_runs import built
 @pytest.fixture(autouse=True)
 def _plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU; the counter does not know oneDNN's own operator."""
-    monkeypatch.setattr(fast_linear, "onednn_is_quicker", lambda: False)
+    monkeypatch.setattr(fast_linear, "mkl_is_slow", lambda: False)
 
 
 def flops_of(name: str, spec: DataSpec, sample: torch.Tensor, **options: Any) -> float:

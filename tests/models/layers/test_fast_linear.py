@@ -1,5 +1,8 @@
 """The quick linear layer against torch's own."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +10,9 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bigmodel.models.layers import fast_linear as module
+from bigmodel.models.layers import openblas
 from bigmodel.models.layers.fast_linear import WORTHWHILE, Linear, linear, multiplied
+from bigmodel.runtime import torch_internals
 
 needs_onednn = pytest.mark.skipif(
     not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
@@ -16,11 +21,30 @@ needs_onednn = pytest.mark.skipif(
 SHAPE = (2, 96, 72)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As OpenBLAS is used."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["OpenBLAS", "oneDNN"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "oneDNN":
+        monkeypatch.setattr(openblas, "is_there", lambda: False)
+    elif not openblas.is_there():
+        pytest.skip("numpy has no OpenBLAS here")
+    return str(request.param)
+
+
 def inputs_of(bias: bool) -> list[Tensor]:
     shapes = [SHAPE, (80, 72), *([(80,)] if bias else [])]
     return [torch.randn(shape, requires_grad=True) for shape in shapes]
 
 
+@pytest.mark.usefixtures("library")
 @needs_onednn
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("spread", [True, False])
@@ -37,6 +61,7 @@ def test_outputs_and_gradients_are_those_of_torch(bias: bool, spread: bool) -> N
         assert torch.allclose(mine, theirs, atol=1e-3)
 
 
+@pytest.mark.usefixtures("library")
 @needs_onednn
 def test_gradients_have_gradients() -> None:
     given = inputs_of(True)
@@ -53,7 +78,7 @@ def test_only_large_float32_products_on_the_cpu_go_another_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[Tensor] = []
-    monkeypatch.setattr(module, "onednn_is_quicker", lambda: True)
+    monkeypatch.setattr(module, "mkl_is_slow", lambda: True)
     monkeypatch.setattr(
         module, "multiplied", lambda x, w, b=None: (calls.append(x), multiplied(x, w, b))[1]
     )
@@ -75,7 +100,7 @@ def test_only_large_float32_products_on_the_cpu_go_another_way(
 
 @needs_onednn
 def test_a_step_to_be_compiled_keeps_the_faster_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "onednn_is_quicker", lambda: True)
+    monkeypatch.setattr(module, "mkl_is_slow", lambda: True)
     inputs, weight = torch.randn(WORTHWHILE // 128**2, 128), torch.randn(128, 128)
     graph = make_fx(lambda *pair: linear(*pair), tracing_mode="fake")(inputs, weight)
     assert any("_linear_pointwise" in str(node.target) for node in graph.graph.nodes)
@@ -89,11 +114,10 @@ def test_names_and_start_are_those_of_torch() -> None:
     assert all(torch.equal(ours.state_dict()[key], value) for key, value in theirs.state_dict().items())
 
 
+@pytest.mark.usefixtures("library")
 def test_several_gradients_at_once(monkeypatch):
     """A whole Jacobian in one backward pass, which torch does by batching the gradients."""
-    monkeypatch.setattr(
-        module, "onednn_is_quicker", lambda: hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    monkeypatch.setattr(module, "mkl_is_slow", lambda: hasattr(torch.ops.mkldnn, "_linear_pointwise"))
     monkeypatch.setattr(module, "WORTHWHILE", 1)
     layer, inputs = module.Linear(5, 4), torch.randn(3, 5, requires_grad=True)
     jacobian = torch.autograd.functional.jacobian(layer, inputs, vectorize=True)
@@ -108,15 +132,17 @@ def test_several_gradients_at_once(monkeypatch):
 def test_outer_products_are_exact_for_parts_of_wider_matrices(
     shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "onednn_is_quicker", lambda: True)
+    monkeypatch.setattr(module, "mkl_is_slow", lambda: True)
     monkeypatch.setattr(module, "WORTHWHILE", 1)
+    monkeypatch.setattr(openblas, "is_there", lambda: False)
     seen: list[Tensor] = []
     kernel = torch.ops.mkldnn._linear_pointwise
-    monkeypatch.setattr(
-        torch.ops.mkldnn,
-        "_linear_pointwise",
-        lambda x, w, *rest: (seen.append(w), kernel(x, w, *rest))[1],
-    )
+
+    def spy(x: Tensor, w: Tensor, *rest: Any) -> Any:
+        seen.append(w)
+        return kernel(x, w, *rest)
+
+    monkeypatch.setattr(torch_internals, "onednn_linear", lambda: spy)
     rows, a, b = shape
     first, second = torch.randn(rows, 2 * a)[:, :a], torch.randn(rows, 2 * b)[:, b:]
     torch.testing.assert_close(module.outer(first, second), first.t() @ second, atol=1e-4, rtol=1e-4)

@@ -50,7 +50,7 @@ def test_all_is_as_with_torch(
 ) -> None:
     if onednn and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("needs torch with oneDNN")
-    monkeypatch.setattr(fast_linear, "onednn_is_quicker", lambda: onednn)
+    monkeypatch.setattr(fast_linear, "mkl_is_slow", lambda: onednn)
     monkeypatch.setattr(fast_linear, "WORTHWHILE", 1)
     tensors = given(mode, torch.float32, size=20)
     outputs, expected = ours(mode, reverse, tensors), theirs(mode, reverse, tensors)
