@@ -29,6 +29,7 @@ TRACER = "torch._dynamo"
 _EAGER = "steps stay eager"
 _COMPILING = f"{_EAGER}, and device.compile=true compiles nothing"
 _ONE_BY_ONE = "tensors are changed one by one"
+_ONE_LAYER = "a transformer's blocks are computed layer by layer"
 _PUBLIC_KINDS = "the public classes derived from it are known by name"
 
 PARTS = {
@@ -56,7 +57,11 @@ PARTS = {
     # Of instances.
     "torch.Tensor._base": "outputs of sharded layers are copied, views or not",
     "torch.amp.GradScaler._found_inf_per_device": "device.precision=fp16 is refused, auto takes fp32",
+    "torch.nn.Module._backward_hooks": _ONE_LAYER,
+    "torch.nn.Module._backward_pre_hooks": _ONE_LAYER,
     "torch.nn.Module._compiled_call_impl": _EAGER,
+    "torch.nn.Module._forward_hooks": _ONE_LAYER,
+    "torch.nn.Module._forward_pre_hooks": _ONE_LAYER,
     "torch.nn.Module._modules": "device.parallel.shard and tensor are refused",
     "torch.nn.Module._parameters": "device.parallel.shard and tensor are refused",
     "torch.nn.RNNBase._flat_weights": f"{_EAGER} with torch's recurrent layers",
@@ -268,6 +273,12 @@ def is_torchs_loss(module: object) -> bool:
     if kind is not None:
         return isinstance(module, kind)
     return any(base.__module__ == nn.MSELoss.__module__ for base in type(module).__mro__)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something may be called when a module, or its backward pass, is."""
+    names = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    return any(_of(module, f"torch.nn.Module._{name}", True) for name in names)
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigmodel.models.layers import fast_blocks
 from bigmodel.models.layers.attention_weights import attention_weights
 from bigmodel.models.layers.fast_linear import Linear
 from bigmodel.models.layers.kv_cache import KeysValues, LayerKVCache
@@ -16,6 +17,10 @@ from bigmodel.models.transformer_config import TransformerConfig
 
 _BETWEEN = {"query_norm": "partial", "key_norm": "partial"}
 """What `tensor_plan` says of layers that each rank applies to its heads: see `tensor_parallel`."""
+
+
+_GELU = {"gelu": "none", "gelu_tanh": "tanh"}
+"""Torch's names of both kinds of GELU."""
 
 
 class HeadNorm(nn.RMSNorm):
@@ -120,6 +125,8 @@ class SelfAttention(_Attention):
             mask: True if a key is real, (batch, 1, 1, positions); not needed if causal, since padding
                 comes last.
         """
+        if mask is None and cache is None and self._fuses(inputs):
+            return fast_blocks.causal_attention(inputs, self.qkv, self.output, self.num_heads)
         heads = self._split(self.qkv(inputs))
         positions = None if cache is None else cache.cache.positions
         query, key, value = self._heads(heads, positions)
@@ -129,6 +136,17 @@ class SelfAttention(_Attention):
         # With a cache there is one query, which sees every key that the mask leaves.
         causal = self.causal and mask is None and positions is None
         return self._attend(query, key, value, mask, causal)
+
+    def _fuses(self, inputs: Tensor) -> bool:
+        return (
+            self.causal
+            and self.rotary is None
+            and self.query_norm is None
+            and self.num_kv_heads == self.num_heads
+            and not (self.dropout and self.training)
+            and inputs.shape[-2] <= fast_blocks.MOST_POSITIONS
+            and fast_blocks.can_fuse(inputs, self.qkv, self.output)
+        )
 
     def attention_weights(
         self, inputs: Tensor, mask: Tensor | None = None, cache: LayerKVCache | None = None
@@ -216,6 +234,10 @@ class FeedForward(nn.Module):
         _initialise(self.contract)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        layers = self.expand, self.contract
+        is_gelu, drops = self.activation in _GELU, self.dropout and self.training
+        if is_gelu and not drops and fast_blocks.can_fuse(inputs, *layers):
+            return fast_blocks.feed_forward(inputs, *layers, _GELU[self.activation])
         x = self._activated(self.expand(inputs))
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
@@ -243,10 +265,8 @@ class FeedForward(nn.Module):
                 return F.relu(x)
             case "relu_squared":
                 return F.relu(x).square()
-            case "gelu_tanh":
-                return F.gelu(x, approximate="tanh")
             case _:
-                return F.gelu(x)
+                return F.gelu(x, approximate=_GELU[self.activation])
 
 
 class Block(nn.Module):
