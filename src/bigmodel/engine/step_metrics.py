@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 _Single = tuple[Tensor, Tensor, Tensor | int]
+_Numbers = tuple[float, ...]
 
 
 class StepMetrics(NamedTuple):
@@ -31,7 +32,7 @@ class StepMetricsBuffer:
     """The metrics of steps, in order, until they are drained."""
 
     def __init__(self) -> None:
-        self._entries: list[_Single | Tensor] = []
+        self._entries: list[_Single | _Numbers | Tensor] = []
 
     def add(self, total: Tensor, found_inf: Tensor, weight: Tensor | int) -> None:
         """Adds the metrics of one step.
@@ -41,7 +42,12 @@ class StepMetricsBuffer:
             found_inf: 1 if the update was skipped, else 0.
             weight: what to divide the sum by.
         """
-        self._entries.append((total, found_inf, weight))
+        if total.device.type == "cpu":
+            # As numbers: a few bytes kept of each step break up the memory that its large tensors leave,
+            # so that the next step's no longer fit there, and a process grows with every step.
+            self._entries.append((float(total), float(weight), float(found_inf)))
+        else:
+            self._entries.append((total, found_inf, weight))
 
     def add_block(self, metrics: Tensor) -> None:
         """Adds the metrics of several steps, (steps, 4): total, weight, found_inf, gradient norm."""
@@ -63,11 +69,13 @@ class StepMetricsBuffer:
         self._entries.clear()
 
 
-def _fetched(entries: list[_Single | Tensor]) -> list[tuple[float, ...]]:
+def _fetched(entries: list[Any]) -> list[_Numbers]:
     """Total, weight and found_inf of each step; each metric is fetched in one transfer."""
     blocks = [block for block in entries if isinstance(block, Tensor)]
     if blocks:
         return [tuple(row) for row in torch.cat(blocks)[:, :3].tolist()]
+    if isinstance(entries[0][0], float):
+        return entries
     totals, flags, weights = zip(*entries, strict=True)
     tensors = [weight for weight in weights if isinstance(weight, Tensor)]
     fetched = iter(torch.stack(tensors).tolist() if tensors else [])
