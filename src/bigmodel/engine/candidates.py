@@ -19,7 +19,7 @@ from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
 from bigmodel.engine.native import compiler as native
 from bigmodel.engine.step import Step
 from bigmodel.engine.verification import state_restored, verify
-from bigmodel.errors import DeviceError, first_line
+from bigmodel.errors import DeviceError, counted, first_line
 from bigmodel.runtime import caches, torch_internals
 from bigmodel.runtime.progress_messages import report_progress
 
@@ -163,7 +163,7 @@ def _load_or_compile(
         log(refusal)
 
     def begin() -> None:
-        log(f"Compiling the step takes about {seconds:.0f} seconds.")
+        log(f"Compiling the step takes about {counted(round(seconds), 'second')}.")
 
     with tempfile.TemporaryDirectory() as folder, report_progress("Compiling the step"):
         library = Path(folder) / "step.so" if entry is None else entry.library

@@ -68,6 +68,7 @@ def test_every_activation(activation: str, tmp_path: Path) -> None:
         ("attention", "sequence", "values", {}),
         ("transformer", "features", "values", {"dim": 16, "depth": 1, "num_heads": 2}),
         ("transformer", "image", "classes", {"dim": 16, "depth": 2, "num_heads": 2, "dropout": 0.2}),
+        ("transformer", "tokens", "next", {"dim": 16, "depth": 2, "num_heads": 2, "dropout": 0}),
     ],
 )
 def test_families_of_models(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
+from bigmodel.engine.native.building import contiguous
 from bigmodel.engine.native.memory import Memory
 from bigmodel.engine.native.values import Operand, Pointwise, Product, RowSums, Value
 
@@ -31,14 +31,16 @@ class Calls:
         left, right = value.operands
         m, k, n = *left.shape[-2:], right.shape[-1]
         name = self._function(m, n, k, *left.strides[-2:], *right.strides[-2:])
-        many = left.shape[:-2]  # at most one dimension: bmm has no more
-        left_step, right_step = (part.strides[0] if many else 0 for part in (left, right))
         self.panel_floats = max(self.panel_floats, k * (n + 64))
-        yield f"    for (i64 i = 0; i < {math.prod(many)}; i++)"
-        yield (
-            f"      {name}({self._at(left)} + i * {left_step}, {self._at(right)} + i * {right_step}, "
-            f"{self._memory.name(value)} + i * {m * n}, panels);"
+        for level, size in enumerate(left.shape[:-2]):
+            yield f"    for (i64 i{level} = 0; i{level} < {size}; i{level}++)"
+        places = (self._at(left), self._at(right), self._memory.name(value))
+        strides = (left.strides[:-2], right.strides[:-2], contiguous((*left.shape[:-2], m, n))[:-2])
+        matrices = ", ".join(
+            " + ".join([place, *(f"i{level} * {step}" for level, step in enumerate(steps))])
+            for place, steps in zip(places, strides, strict=True)
         )
+        yield f"      {name}({matrices}, panels);"
 
     def _function(self, m: int, n: int, k: int, *strides: int) -> str:
         """A product of matrices of one size; compiled apart, since all numbers in it are constants."""

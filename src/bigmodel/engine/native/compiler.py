@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bigmodel.data.base import Batch
 from bigmodel.engine.base import Interruptible
@@ -87,9 +88,7 @@ def write_step(function: FunctionalStep, inputs: StepInputs) -> str:
         UntraceableError: it cannot be written as a function of tensors.
     """
     originals, random = [*function.tensors.flatten(), *inputs], rng.torch_states()
-    given = [tensor.clone() for tensor in originals]
-    if any(mine.stride() != own.stride() for mine, own in zip(given, originals, strict=True)):
-        raise UnknownOperationError("a tensor with gaps in its memory")
+    given = [_copied(tensor) for tensor in originals]
     tensors, batch = given[: -len(inputs)], StepInputs(*given[-len(inputs) :])
     recording = Recording(given)
     try:
@@ -102,6 +101,15 @@ def write_step(function: FunctionalStep, inputs: StepInputs) -> str:
     ordered = schedule([metrics, *written.values()])
     memory = Memory(ordered, written)
     return source.write(ordered, memory, metrics, len(tensors), len(inputs.rates), recording.draws)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy with the same strides, gaps between its rows included."""
+    reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    if tensor.numel() > 1 + reach:
+        raise UnknownOperationError("a tensor whose elements share memory")
+    copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+    return copy.copy_(tensor)
 
 
 def build(text: str, path: Path) -> None:

@@ -69,9 +69,9 @@ class NativeEngine(FixedShapeEngine):
             ctypes.c_longlong(len(rates)),
             self._given,
             ctypes.c_void_p(inputs.data_ptr()),
-            ctypes.c_longlong(inputs.nbytes // len(rates)),
+            ctypes.c_longlong(_bytes_between(inputs, len(rates))),
             ctypes.c_void_p(targets.data_ptr()),
-            ctypes.c_longlong(targets.nbytes // len(rates)),
+            ctypes.c_longlong(_bytes_between(targets, len(rates))),
             ctypes.c_void_p(rates.data_ptr()),
             (ctypes.c_void_p * len(drawn))(*[numbers.data_ptr() for numbers in drawn]),
             ctypes.c_void_p(metrics.data_ptr()),
@@ -98,3 +98,8 @@ class NativeEngine(FixedShapeEngine):
         self._tensors = StepTensors.of(self.step).flatten()
         addresses = [tensor.data_ptr() for tensor in self._tensors]
         self._given = (ctypes.c_void_p * len(addresses))(*addresses)
+
+
+def _bytes_between(samples: Tensor, batches: int) -> int:
+    """From the beginning of one batch to that of the next."""
+    return int(samples.stride(0)) * samples.element_size() * (len(samples) // batches)

@@ -45,9 +45,9 @@ class Recording(torch_internals.OperationMode or object):  # type: ignore[misc]
         self._given = len(given)
         self.draws: list[Draw] = []
         for position, tensor in enumerate(given):
-            if not _fills_memory(tensor):
-                raise UnknownOperationError("a tensor that is a part of another")
             value = Input(**layout_of(tensor), position=position)
+            if value.size != tensor.untyped_storage().nbytes() // tensor.element_size():
+                raise UnknownOperationError("a tensor whose elements share memory")
             self._contents[_memory(tensor)] = self._inputs[_memory(tensor)] = value
         if len(self._contents) < len(given):
             raise UnknownOperationError("two tensors that share memory")
@@ -75,10 +75,12 @@ class Recording(torch_internals.OperationMode or object):  # type: ignore[misc]
         """Does the operation and notes it."""
         kwargs = kwargs or {}
         lowering = OPERATIONS.get(operation)
-        if lowering is None and not operation.is_view:
+        if lowering is None:
+            # Views are none of torch's decompositions, but some operations that may be views are made of
+            # others, such as reshape.
+            known = None if operation.is_view else torch_internals.decomposition(operation)
             with self:
-                decompose = torch_internals.decomposition(operation) or operation.decompose
-                parts = decompose(*args, **kwargs)
+                parts = (known or operation.decompose)(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
         # Before the operation is done: one that works in place reads what was there.

@@ -39,6 +39,8 @@ def product(left: Operand, right: Operand) -> Product:
     if left.value.dtype is not torch.float32 or right.value.dtype is not torch.float32:
         raise UnknownOperationError(f"products of {left.value.dtype}")
     shape = (*left.shape[:-1], right.shape[-1])
+    if left.shape[:-2] != right.shape[:-2]:
+        raise UnknownOperationError("products that broadcast")
     operands = (in_memory(left), in_memory(right))
     return Product(shape=shape, strides=contiguous(shape), dtype=torch.float32, operands=operands)
 
