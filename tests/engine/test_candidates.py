@@ -48,7 +48,7 @@ def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         path.write_bytes(b"code")
         libraries.append(path)
 
-    monkeypatch.setattr(candidates, "_COMPILERS", (compiler,))
+    monkeypatch.setattr(candidates, "_compilers", lambda: (compiler,))
     monkeypatch.setattr(compiler, "compile_step", compile_step)
     monkeypatch.setattr(compiler, "missing_compiler", lambda: None)
     monkeypatch.setattr(compiler, "load", lambda _, step, example: Fake(step, example))
@@ -136,7 +136,7 @@ def test_what_the_quick_compiler_does_not_know_is_left_to_the_other(
         asked.append("quick")
         raise UnknownOperationError("aten.unheard_of")
 
-    monkeypatch.setattr(candidates, "_COMPILERS", (native, compiler))
+    monkeypatch.setattr(candidates, "_compilers", lambda: (native, compiler))
     monkeypatch.setattr(native, "refusal", lambda *_: None)
     monkeypatch.setattr(native, "compile_step", unknown)
     monkeypatch.setattr(candidates, "verify", lambda *_: Verification(None, 1e-3, 1.0))

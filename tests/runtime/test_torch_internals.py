@@ -186,7 +186,9 @@ def test_steps_stay_eager_and_say_why(
 ) -> None:
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path))
     monkeypatch.setattr(candidates, "report_progress", lambda _: nullcontext())
-    monkeypatch.setattr(candidates, "_COMPILERS", (compiler,))  # the other one needs none of these
+    monkeypatch.setattr(
+        candidates, "_compilers", lambda: (compiler,)
+    )  # the other one needs none of these
     step, messages = begun(small_step(), FEATURES), list[str]()
     without(path)
     of = CompileCandidate(step, make_batch(FEATURES), 1.0, 10**6, True, None)

@@ -16,7 +16,6 @@ from bigmodel.engine.compiled import Compiler, UnknownOperationError
 from bigmodel.engine.cuda_graph import GraphEngine
 from bigmodel.engine.fixed_shape import FixedShapeEngine, step_inputs
 from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
-from bigmodel.engine.native import compiler as native
 from bigmodel.engine.step import Step
 from bigmodel.engine.verification import state_restored, verify
 from bigmodel.errors import DeviceError, counted, first_line
@@ -33,9 +32,6 @@ on several networks: what a compiled step can save."""
 _COMPILE_RISK, _TRIAL_RISK = 0.02, 0.1
 """The largest share of a run to spend on compiling a step whose gain is unknown, and on verifying one
 that is compiled already. If it is not faster, the cache notes that."""
-
-_COMPILERS: tuple[Compiler, ...] = (native, inductor)
-"""The quick one first: what it does not know is left to the other."""
 
 _MAX_RATIO = 0.95
 """A faster engine's step takes at most this share of the eager step's time."""
@@ -115,7 +111,7 @@ def _compiled(
 ) -> FixedShapeEngine | None:
     """The step by the first of the compilers that can have it; None if it would not pay off."""
     example = step_inputs(candidate.example, candidate.step)
-    compilers = [c for c in _COMPILERS if c.refusal(function, example) is None]
+    compilers = [c for c in _compilers() if c.refusal(function, example) is None]
     for compiler in compilers:
         entry = cache.find_entry(candidate.step, function, example, candidate.facts, compiler.NAME)
         is_last = compiler is compilers[-1]
@@ -135,6 +131,13 @@ def _compiled(
         if engine is not None:
             return _verified(engine, candidate, function, entry, log)
     return None
+
+
+def _compilers() -> tuple[Compiler, ...]:
+    """The quick one first: what it does not know is left to the other."""
+    from bigmodel.engine.native import compiler as native  # takes a fifth of a second
+
+    return native, inductor
 
 
 def _load_or_compile(
