@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -163,3 +165,27 @@ def test_several_threads_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> 
     assert compiler.refusal(FunctionalStep(step), inputs) is None
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert compiler.refusal(FunctionalStep(step), inputs) is not None
+
+
+def test_what_something_else_than_torch_computes_is_not_taken_for_nothing(tmp_path: Path) -> None:
+    """Its memory is written behind the recording's back."""
+    of = spec("features", "values")
+    step = begun(make_step(build("fnn", of, hidden_sizes=[6]), of), of)
+    forward = step.model.forward
+
+    def elsewhere(inputs: torch.Tensor) -> torch.Tensor:
+        written = torch.empty_like(inputs)
+        numpy_view(written)[...] = 1.0
+        outputs: torch.Tensor = forward(inputs * written)
+        return outputs
+
+    step.model.forward = elsewhere  # type: ignore[method-assign]
+    inputs = step_inputs(make_batch(of), step)
+    with pytest.raises(UnknownOperationError, match="something other than torch"):
+        compiler.compile_step(FunctionalStep(step), inputs, tmp_path / "step.so")
+
+
+def numpy_view(tensor: torch.Tensor) -> Any:
+    """The same memory, without torch."""
+    numbers = (ctypes.c_float * tensor.numel()).from_address(tensor.data_ptr())
+    return np.frombuffer(numbers, dtype=np.float32)

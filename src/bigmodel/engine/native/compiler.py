@@ -25,6 +25,7 @@ from bigmodel.engine.native.engine import NativeEngine
 from bigmodel.engine.native.memory import Memory
 from bigmodel.engine.native.recording import Recording
 from bigmodel.engine.native.schedule import schedule
+from bigmodel.engine.native.values import Unwritten
 from bigmodel.engine.step import Step
 from bigmodel.runtime import rng, torch_internals
 
@@ -99,6 +100,8 @@ def write_step(function: FunctionalStep, inputs: StepInputs) -> str:
     metrics = recording.operand(result).value
     written = {given: in_memory(whole(value)).value for given, value in recording.written().items()}
     ordered = schedule([metrics, *written.values()])
+    if any(isinstance(value, Unwritten) for value in ordered.place):
+        raise UnknownOperationError("something other than torch writes to a tensor")
     memory = Memory(ordered, written)
     return source.write(ordered, memory, metrics, len(tensors), len(inputs.rates), recording.draws)
 

@@ -89,6 +89,11 @@ class Input(Value):
 
 
 @dataclass(eq=False, kw_only=True)
+class Unwritten(Value):
+    """Memory that no operation has written to; something else may have."""
+
+
+@dataclass(eq=False, kw_only=True)
 class Pointwise(Value):
     """Element by element, from operands of its own shape.
 

@@ -119,7 +119,9 @@ def _openblas_can(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def is_in_memory(tensor: Tensor) -> bool:
-    """Whether it holds float32 numbers in the CPU's memory, and stands for nothing else in a trace."""
+    """Whether it holds float32 numbers in the CPU's memory, and nobody records what is done."""
+    if torch_internals.is_traced():
+        return False
     if type(tensor) not in (Tensor, nn.Parameter) or tensor.dtype is not torch.float32:
         return False
     try:

@@ -19,6 +19,7 @@ from bigmodel.engine.native.values import (
     Expression,
     Operand,
     Pointwise,
+    Unwritten,
     Value,
 )
 
@@ -229,6 +230,10 @@ def _filled(number: Callable[..., float]) -> Lowering:
     return lower
 
 
+def _unwritten(results: list[Tensor], *_: Any, **__: Any) -> list[Value]:
+    return [Unwritten(**layout_of(results[0]))]
+
+
 def _copied(results: list[Tensor], *arguments: Any, **_: Any) -> list[Value]:
     """The last operand as a tensor of its own; that itself where memory and type are alike."""
     (result,) = results
@@ -299,8 +304,8 @@ ELEMENTWISE: dict[Any, Lowering] = {
     aten.arange.default: _counted,
     aten.arange.start: _counted,
     aten.arange.start_step: _counted,
-    aten.empty.memory_format: _filled(lambda *_: 0),
-    aten.empty_like.default: _filled(lambda *_: 0),
-    aten.empty_permuted.default: _filled(lambda *_: 0),
-    aten.new_empty.default: _filled(lambda *_: 0),
+    aten.empty.memory_format: _unwritten,
+    aten.empty_like.default: _unwritten,
+    aten.empty_permuted.default: _unwritten,
+    aten.new_empty.default: _unwritten,
 }
