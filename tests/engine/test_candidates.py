@@ -146,3 +146,17 @@ def test_what_the_quick_compiler_does_not_know_is_left_to_the_other(
     assert asked == ["quick"], "the second time it is known that it does not know"
     assert len(compiles) == 1
     assert [message for message in messages if "takes about" in message] == messages[:1]
+
+
+@pytest.mark.usefixtures("compiles")
+def test_small_weights_are_compiled_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a step of 4 ms is worth more than what torch's operations cost."""
+    monkeypatch.setattr(candidates, "verify", lambda *_: Verification(None, 1e-3, 4e-3))
+    monkeypatch.setattr(compiler, "estimate", lambda _: 1.5)
+    step = begun(small_step(), FEATURES)
+    assert select(candidate(step, 4e-3, 3000)) is None, "an overhead of half a second"
+    monkeypatch.setattr(compiler, "share_saved", native.share_saved)
+    assert select(candidate(step, 4e-3, 3000), lambda _: None) is not None
+    monkeypatch.setattr(native, "_CACHE", 0)
+    monkeypatch.setattr(candidates.cache, "find_entry", lambda *_: None)
+    assert select(candidate(step, 4e-3, 3000)) is None

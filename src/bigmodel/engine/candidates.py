@@ -62,13 +62,18 @@ class CompileCandidate:
         """Whether an engine that needs no compiling would pay off."""
         return self._pays(_LOAD_SECONDS + _TRIAL_STEPS * self.eager_seconds, _TRIAL_RISK)
 
-    def is_worth_compiling(self, seconds: float) -> bool:
-        """Whether an engine that takes so many seconds to compile would pay off."""
-        return self._pays(seconds, _COMPILE_RISK)
+    def is_worth_compiling(self, seconds: float, share: float = 0.0) -> bool:
+        """Whether an engine that takes so many seconds to compile would pay off.
 
-    def _pays(self, cost: float, risk: float) -> bool:
+        Args:
+            share: of an eager step's time that it saves at least.
+        """
+        return self._pays(seconds, _COMPILE_RISK, share)
+
+    def _pays(self, cost: float, risk: float, share: float = 0.0) -> bool:
         weights = sum(len(group["params"]) for group in self.step.optimizer.param_groups)
-        saved = self.remaining_steps * min(0.85 * self.eager_seconds, _OVERHEAD * weights)
+        overhead = min(0.85 * self.eager_seconds, _OVERHEAD * weights)
+        saved = self.remaining_steps * max(overhead, share * self.eager_seconds)
         affordable = risk * self.remaining_steps * self.eager_seconds
         return self.is_required or saved > 1.5 * cost or cost < affordable
 
@@ -158,7 +163,7 @@ def _load_or_compile(
         except (OSError, RuntimeError):  # linked against libraries that have changed since
             entry.remove()
     seconds = compiler.estimate(function)
-    if not candidate.is_worth_compiling(seconds):
+    if not candidate.is_worth_compiling(seconds, compiler.share_saved(function)):
         return None
     if reason := inductor.missing_compiler():
         raise UntraceableError(reason)

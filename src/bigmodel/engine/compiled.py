@@ -37,6 +37,9 @@ class Compiler(Protocol):
     def estimate(self, function: FunctionalStep) -> float:
         """Seconds that compiling takes."""
 
+    def share_saved(self, function: FunctionalStep) -> float:
+        """The share of an eager step's time, 0 to 1, that is saved at least."""
+
     def compile_step(
         self,
         function: FunctionalStep,

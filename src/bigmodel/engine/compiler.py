@@ -91,6 +91,11 @@ def estimate(function: FunctionalStep) -> float:
     return 10.0 + 0.5 * len(function.tensors.weights)
 
 
+def share_saved(function: FunctionalStep) -> float:  # noqa: ARG001
+    """See `Compiler.share_saved`: it saves overhead alone."""
+    return 0.0
+
+
 def refusal(function: FunctionalStep, inputs: StepInputs) -> str | None:  # noqa: ARG001
     """See `Compiler.refusal`: it takes all."""
     return None
