@@ -96,6 +96,17 @@ def test_optimizers(optimizer: dict[str, Any], tmp_path: Path) -> None:
     assert_compiled(small_step(optimizer=optimizer), FEATURES, tmp_path)
 
 
+def test_weights_that_stay_as_they_are(tmp_path: Path) -> None:
+    """A norm passes on the gradients of those of its weights that have one."""
+    of = spec("features", "values")
+    for number, frozen in enumerate([("weight",), ("bias",), ("weight", "bias")]):
+        model = build("fnn", of, hidden_sizes=[8], norm="layer")
+        for name, parameter in model.named_parameters():
+            if name.startswith("norms") and name.endswith(frozen):
+                parameter.requires_grad_(False)
+        assert_compiled(make_step(model, of, SGD), of, tmp_path / str(number))
+
+
 def test_many_steps_in_a_call_are_the_same_steps(tmp_path: Path) -> None:
     """To the bit, whether the batches lie together or each has memory of its own."""
     of = spec("features", "values")

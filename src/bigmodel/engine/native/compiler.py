@@ -25,7 +25,7 @@ from bigmodel.engine.native.engine import NativeEngine
 from bigmodel.engine.native.memory import Memory
 from bigmodel.engine.native.recording import Recording
 from bigmodel.engine.native.schedule import schedule
-from bigmodel.engine.native.values import Unwritten
+from bigmodel.engine.native.values import Input, Pointwise, Unwritten, Value
 from bigmodel.engine.step import Step
 from bigmodel.runtime import rng, torch_internals
 
@@ -107,7 +107,7 @@ def write_step(function: FunctionalStep, inputs: StepInputs) -> str:
     finally:
         rng.restore_torch(random)
     metrics = recording.operand(result).value
-    written = {given: in_memory(whole(value)).value for given, value in recording.written().items()}
+    written = {given: _contents(value) for given, value in recording.written().items()}
     ordered = schedule([metrics, *written.values()])
     if any(isinstance(value, Unwritten) for value in ordered.place):
         raise UnknownOperationError("something other than torch writes to a tensor")
@@ -122,6 +122,20 @@ def _copied(tensor: Tensor) -> Tensor:
         raise UnknownOperationError("a tensor whose elements share memory")
     copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
     return copy.copy_(tensor)
+
+
+def _contents(value: Value) -> Value:
+    """What is written into a tensor: what another one held is read before that changes."""
+    if not isinstance(value, Input):
+        return in_memory(whole(value)).value
+    return Pointwise(
+        shape=value.shape,
+        strides=value.strides,
+        dtype=value.dtype,
+        expression=lambda text: text,
+        compute=None,
+        operands=(whole(value),),
+    )
 
 
 def build(text: str, path: Path) -> None:
@@ -139,7 +153,8 @@ def build(text: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
         library = Path(folder) / "step.so"
         command = [cpp_compiler(), *_FLAGS, "-", "-o", str(library), *math, "-lm"]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"{cpp_compiler()} failed: {done.stderr.strip()[-300:]}")
+            reason = done.stderr.decode(errors="replace").strip()[-300:]
+            raise RuntimeError(f"{cpp_compiler()} failed: {reason}")
         shutil.move(library, path)

@@ -100,7 +100,9 @@ class Loop:
             texts = [self._read(value, operand, value.compute) for operand in value.operands]
             if value.counted is not None:
                 texts.append(self._index(value.shape, value.counted))
-            body.append(f"const {kind} {name} = {value.expression(*texts)};")
+            text = value.expression(*texts)
+            is_flag = value.dtype is torch.bool  # whatever is not 0 is 1
+            body.append(f"const {kind} {name} = {f'({text}) != 0' if is_flag else text};")
         elif isinstance(value, Gathered):
             self._gather(value, name, kind)
         elif isinstance(value, Part):
@@ -159,8 +161,9 @@ class Loop:
             name = self.memory.variable(source)
         else:
             name = self._load(operand)
-        is_cast = compute is not None and compute is not source.dtype
-        return f"(({C_TYPES[compute]}){name})" if is_cast and compute else name
+        if compute is None or compute is source.dtype:
+            return name
+        return f"({name} != 0)" if compute is torch.bool else f"(({C_TYPES[compute]}){name})"
 
     def _load(self, operand: Operand) -> str:
         strides = self.nest.strides(_of_levels(operand.shape, operand.strides))

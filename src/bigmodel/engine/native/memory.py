@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from bigmodel.engine.compiled import UnknownOperationError
 from bigmodel.engine.native.building import C_TYPES
 from bigmodel.engine.native.schedule import Schedule
-from bigmodel.engine.native.values import Input, Joined, Part, Product, RowSums, Value, laid_out
+from bigmodel.engine.native.values import Gathered, Input, Joined, Part, Pointwise, Value, laid_out
 
 _ALIGNMENT = 64
 
@@ -38,6 +39,8 @@ class Memory:
                 raise UnknownOperationError("a tensor whose layout changes")
             if self._can_replace(given, value):
                 self._direct[value] = given
+            elif math.prod(given.shape) < given.size:
+                raise UnknownOperationError("a tensor with gaps that is written at the end")
             else:
                 self._copied.append((given, value))
         self._allocate()
@@ -110,13 +113,14 @@ class Memory:
         at = self._schedule.place[value]
         if at < 0 or value in self._direct or isinstance(value, Joined):
             return False
-        is_loop = not isinstance(value, Product | RowSums)
+        # What combines elements is begun before the loop that may read them.
+        is_in_turn = isinstance(value, Pointwise | Gathered)
         for number, reader in self._readers.get(given, []):
             if number > at:
                 return False
             if number == at:
                 whole = all(o.is_whole for o in reader.operands if o.value is given)
-                if not (is_loop and whole):
+                if not (is_in_turn and whole):
                     return False
         return True
 

@@ -38,7 +38,7 @@ def write(
     drawn = "".join(f", drawn[{i}] + step * {draw.numbers}" for i, draw in enumerate(draws))
     listed = ";".join(f"{draw.numbers} {draw.share!r}" for draw in draws)
     copies = "\n".join(memory.copies())
-    return f"""{KERNELS.read_text()}
+    return f"""{KERNELS.read_text("utf-8")}
 {chr(10).join(calls.functions)}
 
 extern "C" {{

@@ -114,11 +114,12 @@ def _layer_norm_backward(
         dtype,
     )
     to_weight = whole(made(lambda a, b: f"{a} * {b}", [g, normal], x.shape, dtype))
-    rest: list[Value] = []
-    for part, needed, result in zip((to_weight, g), needs[1:], results[1:], strict=False):
+    found: list[Value] = [to_x] if needs[0] else []
+    for part, needed in zip((to_weight, g), needs[1:], strict=True):
         if needed:
-            rest.append(of_result(combined(part, list(range(outer)), "+", "0", dtype), result))
-    return [to_x, *rest]
+            along = combined(part, list(range(outer)), "+", "0", dtype)
+            found.append(of_result(along, results[len(found)]))
+    return found
 
 
 def _nll(
@@ -134,7 +135,7 @@ def _nll(
         raise UnknownOperationError("a loss of one sample")
     dtype, rows = x.value.dtype, x.shape[0]
     counts, picked = _picked(x, target, weight, ignored)
-    losses = whole(made(lambda c, p: f"-{c} * {p}", [counts, picked], (rows,), dtype))
+    losses = whole(made(lambda c, p: f"({c} == 0 ? 0 : -{c} * {p})", [counts, picked], (rows,), dtype))
     total_weight = whole(_scalar(combined(counts, None, "+", "0", dtype)))
     if reduction == 0:
         return [losses.value, total_weight.value]

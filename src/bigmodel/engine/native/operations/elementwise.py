@@ -99,6 +99,12 @@ def _power(x: str, exponent: Number) -> str:
     return f"power({x}, {exponent})"
 
 
+def _between(x: str, y: str, share: str) -> str:
+    """From the nearer one, as torch does: a share of 1 is y to the bit."""
+    near = f"{x} + {share} * ({y} - {x})"
+    return f"({share} < 0.5f ? {near} : {y} - ({y} - {x}) * (1 - {share}))"
+
+
 def _sigmoid(x: str) -> str:
     return f"1 / (1 + exponential(-{x}))"
 
@@ -155,8 +161,8 @@ _POINTWISE: dict[Any, Callable[..., str]] = {
     aten.pow.Tensor_Scalar: _power,
     aten.pow.Scalar: lambda base, x: f"power({base}, {x})",
     aten.pow.Tensor_Tensor: lambda base, x: f"power({base}, {x})",
-    aten.lerp.Scalar: lambda x, y, share: f"{x} + {share} * ({y} - {x})",
-    aten.lerp.Tensor: lambda x, y, share: f"{x} + {share} * ({y} - {x})",
+    aten.lerp.Scalar: _between,
+    aten.lerp.Tensor: _between,
     aten.addcmul.default: lambda x, y, z, value=_ONE: f"{x} + {scaled(y, value)} * {z}",
     aten.addcdiv.default: lambda x, y, z, value=_ONE: f"{x} + {scaled(y, value)} / {z}",
     aten.maximum.default: lambda x, y: f"({x} > {y} || {x} != {x} ? {x} : {y})",

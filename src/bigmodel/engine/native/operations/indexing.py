@@ -152,11 +152,11 @@ def _scatter(results: list[Tensor], x: Operand, dim: int, index: Operand, number
 
 
 def _index_add(
-    results: list[Tensor], x: Operand, dim: int, index: Operand, source: Operand
+    results: list[Tensor], x: Operand, dim: int, index: Operand, source: Operand, alpha: float = 1
 ) -> list[Value]:
     (result,) = results
-    if dim != 0:
-        raise UnknownOperationError("index_add along a later dimension")
+    if dim != 0 or alpha != 1 or len(x.shape) > 2:
+        raise UnknownOperationError("index_add of more than rows")
     return [RowSums(**layout_of(result), operands=(x, index, source))]
 
 

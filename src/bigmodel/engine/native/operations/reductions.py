@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from bigmodel.engine.native.building import (
     whole,
 )
 from bigmodel.engine.native.values import (
+    Expression,
     Operand,
     Reduction,
     Value,
@@ -78,7 +80,14 @@ def _logical(combine: str, start: str) -> Lowering:
 def _extreme(combine: str) -> Lowering:
     def lower(results: list[Tensor], x: Operand, dims: Any = None, *_: Any) -> list[Value]:
         (result,) = results
-        return [of_result(combined(x, dims, combine, extreme_start(combine, x), result.dtype), result)]
+        most = of_result(combined(x, dims, combine, extreme_start(combine, x), result.dtype), result)
+        if not result.is_floating_point():
+            return [most]
+        undefined = whole(made(lambda v: f"{v} != {v}", [x], x.shape, torch.bool, x.value.dtype))
+        some = of_result(combined(undefined, dims, "|", "0", torch.bool), result)
+        write: Expression = lambda nan, v: f'({nan} ? __builtin_nan("") : {v})'  # noqa: E731
+        value = made(write, [whole(some), whole(most)], tuple(result.shape), result.dtype)
+        return [replace(value, compute=None)]
 
     return lower
 
