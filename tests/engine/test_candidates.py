@@ -160,3 +160,19 @@ def test_small_weights_are_compiled_sooner(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(native, "_CACHE", 0)
     monkeypatch.setattr(candidates.cache, "find_entry", lambda *_: None)
     assert select(candidate(step, 4e-3, 3000)) is None
+
+
+def test_another_compiler_is_tried_when_the_quick_one_fails(
+    compiles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("g++ failed: unknown option")
+
+    monkeypatch.setattr(candidates, "_compilers", lambda: (native, compiler))
+    monkeypatch.setattr(native, "refusal", lambda *_: None)
+    monkeypatch.setattr(native, "compile_step", fail)
+    monkeypatch.setattr(candidates, "verify", lambda *_: Verification(None, 1e-3, 1.0))
+    step, messages = begun(small_step(), FEATURES), list[str]()
+    assert isinstance(select(candidate(step, 1.0, 100_000), messages.append), Fake)
+    assert messages[0] == ("The native compiler failed (g++ failed: unknown option); another is tried.")
+    assert len(compiles) == 1

@@ -133,6 +133,13 @@ def _compiled(
             if entry is not None:
                 entry.note_slow(f"{error} is not known")
             continue
+        except (DeviceError, UntraceableError, torch_internals.MissingPartError, OSError):
+            raise  # the others would fail, too
+        except Exception as error:  # such as a C++ compiler that does not take its flags
+            if is_last:
+                raise
+            log(f"The {compiler.NAME} compiler failed ({first_line(error)}); another is tried.")
+            continue
         if engine is not None:
             return _verified(engine, candidate, function, entry, log)
     return None
