@@ -14,7 +14,7 @@ from bigmodel.data.base import Batch, Block
 from bigmodel.engine.compiled import UnknownOperationError
 from bigmodel.engine.fixed_shape import step_inputs
 from bigmodel.engine.functional_step import FunctionalStep
-from bigmodel.engine.native import compiler
+from bigmodel.engine.native import compiler, recording
 from bigmodel.engine.step import Step
 from tests.engine.steps import begun, example_of, make_batch, make_step, needs_compiler, small_step
 from tests.models.cases import build, spec
@@ -161,6 +161,15 @@ def test_an_operation_that_is_not_known_is_named(tmp_path: Path) -> None:
         compiler.compile_step(FunctionalStep(step), inputs, tmp_path / "step.so")
     assert torch.equal(random, torch.get_rng_state())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recording_keeps_no_more_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = begun(small_step(), FEATURES)
+    monkeypatch.setattr(recording, "MAX_BYTES", 1000)
+    with pytest.raises(UnknownOperationError, match="more than fits"):
+        compiler.compile_step(
+            FunctionalStep(step), step_inputs(make_batch(FEATURES), step), tmp_path / "step.so"
+        )
 
 
 def test_a_compiler_that_fails_says_why(tmp_path: Path) -> None:

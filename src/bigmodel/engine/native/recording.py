@@ -22,6 +22,10 @@ aten = torch.ops.aten
 _IN_PLACE_VIEWS = {aten.transpose_.default, aten.t_.default, aten.squeeze_.dim, aten.unsqueeze_.default}
 
 
+MAX_BYTES = 1 << 30
+"""Bytes that a step may compute, since a recording keeps all of them, and eager steps far less."""
+
+
 class Recording(torch_internals.OperationMode or object):  # type: ignore[misc]
     """While it is entered, every operation on tensors is done and noted.
 
@@ -43,6 +47,7 @@ class Recording(torch_internals.OperationMode or object):  # type: ignore[misc]
         # Memory of tensors that are gone would be given to others.
         self._kept: list[Any] = list(given)
         self._given = len(given)
+        self._bytes = 0
         self.draws: list[Draw] = []
         for position, tensor in enumerate(given):
             value = Input(**layout_of(tensor), position=position)
@@ -87,6 +92,7 @@ class Recording(torch_internals.OperationMode or object):  # type: ignore[misc]
         noted = self._noted((args, kwargs)) if lowering is not None else None
         result = operation(*args, **kwargs)
         self._kept.append(result)
+        self._count(result)
         if operation is aten.lift_fresh.default:
             self._note_constant(result)
         elif operation is aten.bernoulli_.float and set(kwargs) <= {"generator"}:
@@ -96,6 +102,13 @@ class Recording(torch_internals.OperationMode or object):  # type: ignore[misc]
         elif not self._is_view(operation, result):
             raise UnknownOperationError(str(operation))
         return result
+
+    def _count(self, result: Any) -> None:
+        for tensor in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(tensor, Tensor) and _memory(tensor) not in self._contents:
+                self._bytes += tensor.untyped_storage().nbytes()
+        if self._bytes > MAX_BYTES:
+            raise UnknownOperationError("a step that computes more than fits here")
 
     def _note(self, operation: Any, lowering: Lowering, noted: Any, result: Any) -> None:
         arguments, options = noted
