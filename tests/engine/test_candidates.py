@@ -6,6 +6,7 @@ What is compiled here are fakes.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,4 +176,16 @@ def test_another_compiler_is_tried_when_the_quick_one_fails(
     step, messages = begun(small_step(), FEATURES), list[str]()
     assert isinstance(select(candidate(step, 1.0, 100_000), messages.append), Fake)
     assert messages[0] == ("The native compiler failed (g++ failed: unknown option); another is tried.")
+    assert len(compiles) == 1
+
+
+def test_a_resumed_run_goes_on_with_the_compiler_that_it_had(
+    compiles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "_compilers", lambda: (native, compiler))
+    monkeypatch.setattr(native, "refusal", lambda *_: None)
+    monkeypatch.setattr(native, "compile_step", lambda *_: pytest.fail("other code, other bits"))
+    monkeypatch.setattr(candidates, "verify", lambda *_: Verification(None, 1e-3, 1.0))
+    of = candidate(begun(small_step(), FEATURES), 1.0, 100, is_required=True)
+    assert select(replace(of, compiler="inductor"), lambda _: None) is not None
     assert len(compiles) == 1

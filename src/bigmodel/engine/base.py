@@ -22,10 +22,12 @@ class Engine:
     Attributes:
         name: its name in `device.engine`.
         steps_per_call: the most batches that a call does.
+        compiler: what has compiled the steps, among compilers; None: nothing.
     """
 
     name = "eager"
     steps_per_call = 1
+    compiler: str | None = None
 
     def __init__(self, step: Step) -> None:
         self.step = step

@@ -48,6 +48,7 @@ class CompileCandidate:
         remaining_steps: optimizer steps that are left.
         is_required: whether the user asked for this engine, so that it need not pay off.
         facts: see `cache.find_entry`.
+        compiler: what compiled the run's steps before a resume; None: nothing, or that is not known.
     """
 
     step: Step
@@ -56,6 +57,7 @@ class CompileCandidate:
     remaining_steps: int
     is_required: bool
     facts: dict[str, Any] | None
+    compiler: str | None = None
 
     @property
     def is_worth_a_trial(self) -> bool:
@@ -117,6 +119,8 @@ def _compiled(
     """The step by the first of the compilers that can have it; None if it would not pay off."""
     example = step_inputs(candidate.example, candidate.step)
     compilers = [c for c in _compilers() if c.refusal(function, example) is None]
+    # A resumed run goes on with the same code, to the same bits.
+    compilers = [c for c in compilers if candidate.compiler == c.NAME] or compilers
     for compiler in compilers:
         entry = cache.find_entry(candidate.step, function, example, candidate.facts, compiler.NAME)
         is_last = compiler is compilers[-1]

@@ -80,6 +80,7 @@ class CompiledEngine(FixedShapeEngine):
     """
 
     name = "compiled"
+    compiler = "inductor"
 
     def __init__(self, step: Step, code: Code, example: Batch) -> None:
         super().__init__(step, example)

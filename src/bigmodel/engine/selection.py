@@ -261,7 +261,10 @@ class AutoEngine(Engine):
         is_required = self._requested != "auto" or self._choice.engine is not None
         if kind != "eager" and self._batch_size is not None:
             left, facts = self._remaining_steps, self._facts
-            candidate = CompileCandidate(self.step, example, eager_seconds, left, is_required, facts)
+            before = self._choice.compiler
+            candidate = CompileCandidate(
+                self.step, example, eager_seconds, left, is_required, facts, before
+            )
             engine = select_engine(candidate, kind, self._log, self._interruptible)
             if engine is not None:
                 self._use(engine)
@@ -273,7 +276,7 @@ class AutoEngine(Engine):
         self._engine, self.name, self.steps_per_call = engine, engine.name, engine.steps_per_call
 
     def _remember_choice(self) -> None:
-        self._choice.engine = self.name
+        self._choice.engine, self._choice.compiler = self.name, self._engine.compiler
         self._newest_choice = asdict(self._choice)
 
     def _rebind_engine(self) -> None:

@@ -113,11 +113,13 @@ class Choice:
         engine: how steps run; None if not chosen yet.
         threads: CPU threads of one operation; None for torch's default.
         precision: on a CPU, if it was tried; None: that of the configuration.
+        compiler: what compiled the steps; None: nothing, or that is not known.
     """
 
     engine: str | None = None
     threads: int | None = None
     precision: Precision | None = None
+    compiler: str | None = None
 
 
 def prepare(config: DeviceConfig, seed: int, gpu: int | None = None, sharing: int = 1) -> Runtime:

@@ -31,6 +31,7 @@ class NativeEngine(FixedShapeEngine):
     """
 
     name = "compiled"
+    compiler = "native"
 
     def __init__(self, step: Step, library: Path, example: Batch) -> None:
         super().__init__(step, example)
