@@ -270,8 +270,8 @@ def _learnable_text(path: Path, length: int) -> Path:
     """A text in which one of four letters follows each, some of them likelier than others."""
     if not path.is_file():
         draw, letters = random.Random(0), [chr(33 + i) for i in range(LETTERS)]
-        # The second letters are those of the table, so that each of them occurs in any long text.
-        after = [[(5 * i + 1) % LETTERS, *draw.sample(range(LETTERS), 3)] for i in range(LETTERS)]
+        # The first of the four are a permutation, so that each letter occurs in any long text.
+        after = [[(7 * i + 1) % LETTERS, *draw.sample(range(LETTERS), 3)] for i in range(LETTERS)]
         ranks, now, text = draw.choices(range(4), (4, 3, 2, 1), k=length), 0, list[str]()
         for rank in ranks:
             now = after[now][rank]
