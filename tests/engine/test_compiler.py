@@ -47,7 +47,8 @@ def assert_traced(step: Step, of: Any) -> None:
         torch.testing.assert_close(metrics, wanted, rtol=2e-5, atol=1e-6)
         for name, right in function.tensors.changed.items():
             message = f"{name}: {{}}".format
-            torch.testing.assert_close(copies.changed[name], right, rtol=2e-5, atol=1e-6, msg=message)
+            # Eager products may be another library's: at a magnitude near 1, ten roundings.
+            torch.testing.assert_close(copies.changed[name], right, rtol=2e-5, atol=2e-6, msg=message)
 
 
 @pytest.mark.parametrize(

@@ -183,13 +183,13 @@ def _hold_at(where: str, number: str = "1") -> None:
     """Makes the n-th call there, and all later ones, wait until the run is released."""
     from bigmodel.checkpointing import checkpoint
     from bigmodel.data.batching import prefetch
-    from bigmodel.engine import compiler
+    from bigmodel.engine.native import compiler
     from bigmodel.training import records, validation
 
     owner, name = {
         "evaluation": (validation, "evaluate"),
         "saving": (checkpoint, "save"),
-        "compiling": (compiler, "_compile"),
+        "compiling": (compiler, "build"),
         "step": (records, "make_record"),
         "sync": (os, "fsync"),
         "gathering": (prefetch, "_run"),

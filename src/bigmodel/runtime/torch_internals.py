@@ -52,6 +52,9 @@ PARTS = {
     "torch.nn.modules.loss._Loss": "a loss of torch's on tokens gets them all in one dimension by name",
     "torch.ops.aten._cudnn_rnn": "cuDNN's recurrent layers are left out of FLOPs",
     "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu": "attention is left out of FLOPs",
+    "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward": (
+        "steps with attention are left to torch's compiler"
+    ),
     "torch.ops.mkldnn._linear_pointwise": "matrix products are torch's own",
     "torch.utils._python_dispatch.TorchDispatchMode": "steps are left to torch's compiler",
     # Of instances.
@@ -236,6 +239,13 @@ def decomposition(operation: Any) -> Callable[..., Any] | None:
     """An operation in terms of simpler ones, if torch knows it so."""
     known = part("torch._decomp.decomposition_table")
     return None if known is None else known.get(operation)
+
+
+def flash_attention() -> list[Any]:
+    """Attention on a CPU and its gradient, as recordings see them; nothing if one is missing."""
+    name = "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu"
+    found = [part(name), part(f"{name}_backward")]
+    return [] if None in found else [operation.default for operation in found]
 
 
 def flop_formulas(

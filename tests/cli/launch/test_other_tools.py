@@ -140,8 +140,8 @@ TYPED_BOOLEANS = [
         ("seed_everything=true", "Here it is seed: seed of weights"),
         ("deterministic=warn", "Here it is device.deterministic: only"),
         ("ema=true", "Here it is trainer.ema: decay of averaged weights"),
-        ("dtype=float64", "Here it is device.precision: number format"),
-        ("precision=64", "Here it is device.precision: number format"),
+        ("dtype=float64", "Here it is device.precision: format of matrix work"),
+        ("precision=64", "Here it is device.precision: format of matrix work"),
         ("checkpoint=true", "Here it is resume: run folder"),
         (
             "model=cnn hidden_sizes=[64]",

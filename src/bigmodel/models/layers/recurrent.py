@@ -151,17 +151,21 @@ class Recurrent(nn.RNNBase):
         self, inputs: Tensor, state: State, weights: list[Tensor], layers: int, directions: int
     ) -> Scanned:
         """One call of torch's kernel, without dropout."""
+        given, dtype = inputs.dtype, inputs.dtype
         if inputs.is_cuda:
-            dtype = _kernel_dtype(inputs)
+            dtype = given = _kernel_dtype(inputs)
+        elif self.mode == "LSTM" and given in (torch.bfloat16, torch.float16):
+            dtype = torch.float32  # many processors have no kernel for less
+        if dtype is not inputs.dtype or inputs.is_cuda:
             inputs, weights = inputs.to(dtype), [weight.to(dtype) for weight in weights]
             state = tuple(part.to(dtype) for part in state)
         kernel: Callable[..., Any] = getattr(torch, self.mode.lower())
         begin = state if self.mode == "LSTM" else state[0]
-        with _without_autocast(inputs):
+        with _without_autocast(inputs, self.mode):
             outputs, *end = kernel(
                 inputs, begin, weights, True, layers, 0.0, self.training, directions == 2, True
             )
-        return outputs, tuple(end)
+        return outputs.to(given), tuple(part.to(given) for part in end)
 
     def _fast_scan(self, x: Tensor, weights: list[Tensor], state: State, reverse: bool) -> Scanned:
         """One layer in one direction by `fast_recurrent`: (steps, batch, …)."""
@@ -224,11 +228,13 @@ def _kernel_dtype(inputs: Tensor) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def _without_autocast(inputs: Tensor) -> Iterator[None]:
+def _without_autocast(inputs: Tensor, mode: str) -> Iterator[None]:
     """cuDNN computes in the dtype of its arguments. With autocast it would compute in fp16, whatever
     precision was asked for, and overflow without that format's gradient scaling."""
     if not inputs.is_cuda:
-        yield
+        # Torch's LSTM is oneDNN's, which has bf16 on some processors only.
+        with torch.autocast("cpu", enabled=False) if mode == "LSTM" else contextlib.nullcontext():
+            yield
         return
     with warnings.catch_warnings(), torch.autocast("cuda", enabled=False):
         # cuDNN wants the weights of all layers in one block of memory, and warns at each call

@@ -74,7 +74,7 @@ class Schedule:
         factor: Any = self._scheduler.factor
         found = [factor(int(min(t // unit, last)) - begin) for t in range(step, step + count)]
         # A user's own scheduler may return a number of torch's or NumPy's.
-        return [number if type(number) is float else float(number) for number in found]
+        return [number.item() if hasattr(number, "item") else number for number in found]
 
     @property
     def follows_metric(self) -> bool:

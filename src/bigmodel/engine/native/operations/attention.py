@@ -14,8 +14,7 @@ from bigmodel.engine.native.building import Lowering, layout_of, literal, made, 
 from bigmodel.engine.native.operations.products import product
 from bigmodel.engine.native.operations.reductions import combined
 from bigmodel.engine.native.values import Operand, Pointwise, Value
-
-aten = torch.ops.aten
+from bigmodel.runtime import torch_internals
 
 
 def _attention(
@@ -126,7 +125,6 @@ def _laid_out(source: Operand, result: Tensor) -> Value:
     )
 
 
-ATTENTION: dict[Any, Lowering] = {
-    aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward.default: _attention_backward,
-}
+_LOWERINGS: tuple[Lowering, Lowering] = (_attention, _attention_backward)
+
+ATTENTION: dict[Any, Lowering] = dict(zip(torch_internals.flash_attention(), _LOWERINGS, strict=False))
