@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bigmodel.data.batching import prefetch
 from bigmodel.engine.step import Step
-from bigmodel.engine.step_metrics import StepMetrics, StepMetricsBuffer
+from bigmodel.engine.step_metrics import StepMetricsBuffer, StepMetricsList
 from bigmodel.metrics.classes import ClassMetrics
 from bigmodel.metrics.sums import Metrics
 from bigmodel.training import text_samples
@@ -36,8 +36,10 @@ def _on_the_fake_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         finally:
             device.step = 0
 
-    def good(self: StepMetricsBuffer) -> list[StepMetrics]:  # all flags read as set, "skipped" too
-        return [metrics._replace(loss=1.0, updated=True) for metrics in drain(self)]
+    def good(self: StepMetricsBuffer) -> StepMetricsList:  # all flags read as set, "skipped" too
+        drained = drain(self)
+        drained.losses[:], drained.updated[:] = 1.0, True
+        return drained
 
     def all_of_them(self: Metrics, _sums: Tensor) -> float:  # none is undefined
         return self.samples

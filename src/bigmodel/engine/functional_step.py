@@ -150,7 +150,7 @@ class FunctionalStep:
         outputs, total, normaliser = self._forward.call(weights | buffers, tensors.constants, inputs)
         # Backward starts from 1 / normaliser, so that no division enters the graph.
         start = normaliser.reciprocal()
-        found = torch.autograd.grad(total, list(weights.values()), start, allow_unused=True)
+        found = torch_internals.gradients(total, list(weights.values()), start)
         gradients = {name: g for name, g in zip(weights, found, strict=True) if g is not None}
         with torch.no_grad():
             norm = nn.utils.get_total_norm(gradients.values(), foreach=False)

@@ -20,7 +20,7 @@ from bigmodel.distributed.parallel import Parallel
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.accumulation import Accumulation
 from bigmodel.engine.ema import EMA
-from bigmodel.engine.step_metrics import StepMetrics, StepMetricsBuffer
+from bigmodel.engine.step_metrics import StepMetricsBuffer, StepMetricsList
 from bigmodel.errors import DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
@@ -204,7 +204,7 @@ class Step:
         if not self.fuses:
             self.metrics.count(samples)
 
-    def drain(self) -> list[StepMetrics]:
+    def drain(self) -> StepMetricsList:
         """Returns the metrics of the steps since the last call, in order. Waits for the device."""
         return self._step_metrics.drain()
 

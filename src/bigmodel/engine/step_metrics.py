@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _Single = tuple[Tensor, Tensor, Tensor | int]
-_Numbers = tuple[float, ...]
+_Numbers = tuple[float, float, float]
 
 
 class StepMetrics(NamedTuple):
@@ -26,6 +28,34 @@ class StepMetrics(NamedTuple):
     loss: float
     weight: float
     updated: bool = True
+
+
+class StepMetricsList(Sequence[StepMetrics]):
+    """The metrics of steps, in order; an array for each, as a step of a small model takes less time than
+    an object in Python.
+
+    Args:
+        losses, weights: (steps,) float64; see `StepMetrics`.
+        updated: (steps,) bool.
+    """
+
+    def __init__(
+        self, losses: NDArray[np.float64], weights: NDArray[np.float64], updated: NDArray[np.bool_]
+    ) -> None:
+        self.losses, self.weights, self.updated = losses, weights, updated
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    @overload
+    def __getitem__(self, index: int) -> StepMetrics: ...
+    @overload
+    def __getitem__(self, index: slice) -> StepMetricsList: ...
+    def __getitem__(self, index: int | slice) -> StepMetrics | StepMetricsList:
+        losses, weights, updated = self.losses[index], self.weights[index], self.updated[index]
+        if isinstance(index, slice):
+            return StepMetricsList(losses, weights, updated)
+        return StepMetrics(float(losses), float(weights), bool(updated))
 
 
 class StepMetricsBuffer:
@@ -53,31 +83,28 @@ class StepMetricsBuffer:
         """Adds the metrics of several steps, (steps, 4): total, weight, found_inf, gradient norm."""
         self._entries.append(metrics)
 
-    def drain(self) -> list[StepMetrics]:
+    def drain(self) -> StepMetricsList:
         """Returns all of them as numbers, in a few transfers, and empties the buffer."""
-        metrics: list[StepMetrics] = []
-        for _, group in groupby(self._entries, type):
-            metrics += [
-                StepMetrics(total / weight if weight else math.nan, weight, not found_inf)
-                for total, weight, found_inf in _fetched(list(group))
-            ]
+        groups = [_fetched(list(group)) for _, group in groupby(self._entries, type)]
+        totals, weights, found_inf = np.concatenate([np.empty((0, 3)), *groups]).T
+        losses = np.full_like(totals, np.nan)
+        np.divide(totals, weights, out=losses, where=weights != 0)
         self.clear()
-        return metrics
+        return StepMetricsList(losses, weights, found_inf == 0)
 
     def clear(self) -> None:
         """Discards all metrics."""
         self._entries.clear()
 
 
-def _fetched(entries: list[Any]) -> list[_Numbers]:
-    """Total, weight and found_inf of each step; each metric is fetched in one transfer."""
-    blocks = [block for block in entries if isinstance(block, Tensor)]
-    if blocks:
-        return [tuple(row) for row in torch.cat(blocks)[:, :3].tolist()]
+def _fetched(entries: list[Any]) -> NDArray[np.float64]:
+    """Total, weight and found_inf of each step, (steps, 3); each metric is fetched in one transfer."""
+    if isinstance(entries[0], Tensor):
+        return np.asarray(torch.cat(entries)[:, :3].cpu(), dtype=np.float64)
     if isinstance(entries[0][0], float):
-        return entries
+        return np.asarray(entries)
     totals, flags, weights = zip(*entries, strict=True)
     tensors = [weight for weight in weights if isinstance(weight, Tensor)]
     fetched = iter(torch.stack(tensors).tolist() if tensors else [])
     numbers = [float(next(fetched) if isinstance(weight, Tensor) else weight) for weight in weights]
-    return list(zip(torch.stack(totals).tolist(), numbers, torch.stack(flags).tolist(), strict=True))
+    return np.column_stack([torch.stack(totals).tolist(), numbers, torch.stack(flags).tolist()])

@@ -208,6 +208,17 @@ def backward(total: Tensor, gradient: Tensor) -> None:
         run((total,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
+def gradients(total: Tensor, tensors: Sequence[Tensor], gradient: Tensor) -> Sequence[Tensor | None]:
+    """torch.autograd.grad in the same way; None for a tensor that the total does not depend on."""
+    run = part("torch.autograd.graph._engine_run_backward")
+    if run is None:
+        return torch.autograd.grad(total, tensors, gradient, allow_unused=True)
+    found: Sequence[Tensor | None] = run(
+        (total,), (gradient,), False, False, tuple(tensors), True, accumulate_grad=False
+    )
+    return found
+
+
 def is_view(tensor: Tensor) -> bool:
     """Whether a tensor may be a view of another."""
     return _of(tensor, "torch.Tensor._base", tensor) is not None
@@ -526,8 +537,10 @@ def _flags(kernel: Callable[..., None]) -> bool:
 def _differentiates(run: Callable[..., Any]) -> bool:
     x = torch.tensor([3.0], requires_grad=True)
     total = (x * x).sum()
-    run((total,), (torch.full((), 0.5),), False, False, (), allow_unreachable=True, accumulate_grad=True)
-    return x.grad is not None and _is_near([x.grad], [[3.0]])
+    half = torch.full((), 0.5)
+    (found,) = run((total,), (half,), True, False, (x,), True, accumulate_grad=False)
+    run((total,), (half,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    return x.grad is not None and _is_near([found, x.grad], [[3.0], [3.0]])
 
 
 def _multiplies(kernel: Callable[..., Tensor]) -> bool:

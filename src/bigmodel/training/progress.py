@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any
 
-from bigmodel.engine.step_metrics import StepMetrics
+import numpy as np
+from numpy.typing import NDArray
+
+from bigmodel.engine.step_metrics import StepMetrics, StepMetricsList
 
 _STORED_NAMES = {
     "metrics": "figures",
@@ -107,21 +111,26 @@ class Progress:
         """The mean training loss since the last record; NaN if every update was skipped."""
         return self.loss_sum / self.loss_weight if self.loss_weight else math.nan
 
-    def add_steps(self, drained: list[StepMetrics]) -> Iterator[tuple[int, StepMetrics]]:
+    def add_steps(self, drained: StepMetricsList) -> Iterator[tuple[int, StepMetrics]]:
         """Adds the losses of the newest steps while the caller iterates.
 
         Yields:
             The steps, from 1, whose loss or gradient was not finite, before any later step is added.
             The caller either calls `count_skipped` or stops iterating.
         """
-        # One by one, so that the sums do not depend on how often steps are drained.
-        for step, metrics in enumerate(drained, start=self.step - len(drained) + 1):
-            if metrics.updated and math.isfinite(metrics.loss):
-                self.skipped_in_a_row = 0
-                self.loss_sum += metrics.loss * metrics.weight
-                self.loss_weight += metrics.weight
-            else:
-                yield step, metrics
+        first = self.step - len(drained) + 1
+        good, start = drained.updated & np.isfinite(drained.losses), 0
+        for bad in np.flatnonzero(~good).tolist():
+            self._add_losses(drained[start:bad])
+            yield first + bad, drained[bad]
+            start = bad + 1
+        self._add_losses(drained[start:])
+
+    def _add_losses(self, good: StepMetricsList) -> None:
+        if good:
+            self.skipped_in_a_row = 0
+            self.loss_sum = _added(self.loss_sum, good.losses * good.weights)
+            self.loss_weight = _added(self.loss_weight, good.weights)
 
     def count_skipped(self) -> None:
         """Counts an update that was skipped, after which training continues."""
@@ -147,7 +156,8 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """Its fields, by the names that checkpoints use."""
-        return {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        # All that a field holds is a number, or numbers in a list or a dictionary.
+        return {_STORED_NAMES.get(name, name): copy(value) for name, value in vars(self).items()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Loads saved fields, in place; those that an older version did not save are reset.
@@ -157,3 +167,8 @@ class Progress:
         """
         names = {stored: name for name, stored in _STORED_NAMES.items()}
         vars(self).update(vars(Progress(**{names.get(key, key): v for key, v in saved.items()})))
+
+
+def _added(total: float, numbers: NDArray[np.float64]) -> float:
+    """One by one, so that the sum does not depend on how often steps are drained."""
+    return float(np.add.accumulate(np.concatenate([[total], numbers]))[-1])

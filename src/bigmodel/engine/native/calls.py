@@ -1,31 +1,51 @@
-"""Writes what is no loop over its elements: products of matrices, and sums of rows."""
+"""Writes the functions of a step, each once however often it is needed, and the calls of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from bigmodel.engine.native.building import contiguous
+from bigmodel.engine.native.loops import Loop
 from bigmodel.engine.native.memory import Memory
+from bigmodel.engine.native.schedule import Group, Schedule
 from bigmodel.engine.native.values import Operand, Pointwise, Product, RowSums, Value
 
 
 class Calls:
-    """Writes calls, and each function that they need once.
+    """Writes calls, and each function that they need once: equal layers share theirs, and a long function
+    takes a compiler longer than several short ones.
 
     Attributes:
         functions: C of the functions.
         panel_floats: what the largest of the products needs for its panels.
     """
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, schedule: Schedule, memory: Memory) -> None:
+        self._schedule, self._memory = schedule, memory
+        self._loops: dict[str, str] = {}
         self._names: dict[tuple[int, ...], str] = {}
         self.functions: list[str] = []
         self.panel_floats = 0
 
-    def lines(self, value: Value) -> Iterator[str]:
-        """The call."""
-        return self._product(value) if isinstance(value, Product) else self._row_sums(value)
+    def lines(self, group: Group) -> Iterator[str]:
+        """The calls that compute the values of a group."""
+        if group.shape is not None:
+            yield self._loop(group)
+        elif isinstance(value := group.values[0], Product):
+            yield from self._product(value)
+        else:
+            yield from self._row_sums(value)
+
+    def _loop(self, group: Group) -> str:
+        loop = Loop(group, self._schedule, self._memory)
+        body = "\n".join(loop.lines())
+        arguments = ", ".join(f"{kind}* const {name}" for name, (kind, _) in loop.pointers.items())
+        text = f"({arguments}, int& fault) {{\n{body}\n}}"
+        if text not in self._loops:
+            name = self._loops[text] = f"loop_{len(self._loops)}"
+            self.functions.append(f"static __attribute__((noinline)) void {name}{text}")
+        given = ", ".join(name for _, name in loop.pointers.values())
+        return f"    {self._loops[text]}({given}, fault);"
 
     def _product(self, value: Value) -> Iterator[str]:
         left, right = value.operands

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from bigmodel.engine.native.building import C_TYPES
-from bigmodel.engine.native.memory import Memory
+from bigmodel.engine.native.memory import Memory, in_memory_type
 from bigmodel.engine.native.schedule import Group, Schedule, is_at_hand
 from bigmodel.engine.native.values import (
     Gathered,
@@ -54,7 +54,12 @@ class _Nest:
 
 @dataclass
 class Loop:
-    """Writes a group of values as one loop nest."""
+    """Writes a group of values as one loop nest.
+
+    Attributes:
+        pointers: by name, which memory the loop works on: as `Memory.name` has it, with its type. Names
+            are numbered in the order of their use, so that loops that do the same have the same text.
+    """
 
     group: Group
     schedule: Schedule
@@ -65,6 +70,8 @@ class Loop:
     start: list[str] = field(default_factory=list)
     combined: dict[str, list[str]] = field(default_factory=dict)
     loaded: dict[tuple[str, str], str] = field(default_factory=dict)
+    pointers: dict[str, tuple[str, str]] = field(default_factory=dict)
+    variables: dict[Value, str] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """The loop nest."""
@@ -76,7 +83,6 @@ class Loop:
         self.after = [[] for _ in range(depth + 1)]
         for value in self.group.values:
             self._compute(value)
-        yield "    {"
         yield from self.start
         for level in range(depth):
             yield from self.before[level]
@@ -91,11 +97,20 @@ class Loop:
         for level in reversed(range(depth)):
             yield "    }"
             yield from self.after[level]
-        yield "    }"
+
+    def _variable(self, value: Value) -> str:
+        return self.variables.setdefault(value, f"v{len(self.variables)}")
+
+    def _pointer(self, value: Value) -> str:
+        kind, name = in_memory_type(value.dtype), self.memory.name(value)
+        found = (own for own, (_, known) in self.pointers.items() if known == name)
+        own = next(found, f"a{len(self.pointers)}")
+        self.pointers[own] = kind, name
+        return own
 
     def _compute(self, value: Value) -> None:
         body = self.before[-1]
-        name, kind = self.memory.variable(value), C_TYPES[value.dtype]
+        name, kind = self._variable(value), C_TYPES[value.dtype]
         if isinstance(value, Pointwise):
             texts = [self._read(value, operand, value.compute) for operand in value.operands]
             if value.counted is not None:
@@ -108,14 +123,14 @@ class Loop:
         elif isinstance(value, Part):
             text = self._read(value, value.operands[0], value.dtype)
             at = self._place(_of_levels(value.shape, value.strides), value.offset)
-            self.stores.append(f"{self.memory.name(value)}[{at}] = {text};")
+            self.stores.append(f"{self._pointer(value)}[{at}] = {text};")
             return
         elif isinstance(value, Reduction):
             self._reduce(value, name, kind)
             return
         if value in self.schedule.stored:
             at = self._place(_of_levels(value.shape, value.strides), 0)
-            self.stores.append(f"{self.memory.name(value)}[{at}] = {name};")
+            self.stores.append(f"{self._pointer(value)}[{at}] = {name};")
 
     def _gather(self, value: Gathered, name: str, kind: str) -> None:
         index, source = value.operands
@@ -127,7 +142,7 @@ class Loop:
         self.before[-1] += [
             f"const int off{name} = (unsigned long long){at} >= {value.length};",
             f"fault |= off{name};",
-            f"const {kind} {name} = {self.memory.name(source.value)}"
+            f"const {kind} {name} = {self._pointer(source.value)}"
             f"[{place} + {value.step} * (off{name} ? 0 : {at})];",
         ]
 
@@ -136,7 +151,7 @@ class Loop:
         text = self._read(value, operand, value.dtype)
         kept = self.nest.strides(_of_levels(operand.shape, value.kept))
         depth = 1 + max((level for level, stride in enumerate(kept) if stride), default=-1)
-        target = f"{self.memory.name(value)}[{self._terms(kept[:depth], 0)}]"
+        target = f"{self._pointer(value)}[{self._terms(kept[:depth], 0)}]"
         goes_on = 0 in kept[:depth]
         combine = _COMBINED[value.combine]
         if depth == len(kept) and kept:
@@ -149,7 +164,7 @@ class Loop:
             result = combine.format(target, name) if goes_on else name
             (self.after[depth] if kept else self.stores).append(f"{target} = {result};")
         if goes_on:
-            memory = self.memory.name(value)
+            memory = self._pointer(value)
             self.start.append(f"for (i64 i = 0; i < {value.size}; i++) {memory}[i] = {value.start};")
 
     def _read(self, value: Value, operand: Operand, compute: torch.dtype | None) -> str:
@@ -158,7 +173,7 @@ class Loop:
             return f"(({C_TYPES[compute or source.dtype]}){text})"
         same_group = self.schedule.place[source] == self.schedule.place[value]
         if same_group and is_at_hand(value, operand):
-            name = self.memory.variable(source)
+            name = self._variable(source)
         else:
             name = self._load(operand)
         if compute is None or compute is source.dtype:
@@ -168,7 +183,7 @@ class Loop:
     def _load(self, operand: Operand) -> str:
         strides = self.nest.strides(_of_levels(operand.shape, operand.strides))
         depth = 1 + max((level for level, stride in enumerate(strides) if stride), default=-1)
-        memory, place = self.memory.name(operand.value), self._terms(strides, operand.offset)
+        memory, place = self._pointer(operand.value), self._terms(strides, operand.offset)
         if (memory, place) not in self.loaded:
             name = self.loaded[memory, place] = f"l{len(self.loaded)}"
             kind = C_TYPES[operand.value.dtype]

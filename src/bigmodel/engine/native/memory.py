@@ -45,10 +45,6 @@ class Memory:
                 self._copied.append((given, value))
         self._allocate()
 
-    def variable(self, value: Value) -> str:
-        """The name of a value's element in a loop."""
-        return f"v{self._number(value)}"
-
     def name(self, value: Value) -> str:
         """The name of a pointer to a value's memory."""
         if isinstance(value, Part):
@@ -70,18 +66,14 @@ class Memory:
             | {given for given, _ in self._copied},
             key=lambda value: value.position,
         )
-        lines = [
-            f"    {_in_memory(value.dtype)}* const p{value.position} = ({_in_memory(value.dtype)}*)"
-            + (
-                f"given[{value.position}];"
-                if value.position < inputs
-                else f"batch[{value.position - inputs}];"
-            )
-            for value in used
-        ]
+        lines = []
+        for value in used:
+            kind, at = in_memory_type(value.dtype), value.position
+            place = f"given[{at}]" if at < inputs else f"batch[{at - inputs}]"
+            lines.append(f"    {kind}* const p{at} = ({kind}*){place};")
         lines += [
-            f"    {_in_memory(value.dtype)}* const m{self._number(value)} = "
-            f"({_in_memory(value.dtype)}*)(scratch + {at});"
+            f"    {in_memory_type(value.dtype)}* const m{self._number(value)} = "
+            f"({in_memory_type(value.dtype)}*)(scratch + {at});"
             for value, at in self._at.items()
         ]
         return "\n".join(lines)
@@ -165,5 +157,6 @@ def _rounded(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
-def _in_memory(dtype: torch.dtype) -> str:
+def in_memory_type(dtype: torch.dtype) -> str:
+    """The type in C of a tensor's elements."""
     return "unsigned char" if dtype is torch.bool else C_TYPES[dtype]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bigmodel.engine.native.calls import Calls
-from bigmodel.engine.native.loops import Loop
 from bigmodel.engine.native.memory import Memory
 from bigmodel.engine.native.schedule import Schedule
 from bigmodel.engine.native.values import Draw, Value
@@ -25,16 +24,8 @@ def write(
         rates: numbers in `StepInputs.rates`.
         draws: the random numbers that a step needs.
     """
-    calls = Calls(memory)
-    body = "\n".join(
-        text
-        for group in schedule.groups
-        for text in (
-            Loop(group, schedule, memory).lines()
-            if group.shape is not None
-            else calls.lines(group.values[0])
-        )
-    )
+    calls = Calls(schedule, memory)
+    body = "\n".join(text for group in schedule.groups for text in calls.lines(group))
     drawn = "".join(f", drawn[{i}] + step * {draw.numbers}" for i, draw in enumerate(draws))
     listed = ";".join(f"{draw.numbers} {draw.share!r}" for draw in draws)
     copies = "\n".join(memory.copies())

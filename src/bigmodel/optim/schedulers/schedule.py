@@ -71,10 +71,9 @@ class Schedule:
         unit, begin, last = self._steps_per_unit, self._span.begin, math.inf
         if self._span.end < self._span.run:
             last = self._span.end - 1
-        factor: Any = self._scheduler.factor
-        found = [factor(int(min(t // unit, last)) - begin) for t in range(step, step + count)]
+        times = (int(min(t // unit, last)) - begin for t in range(step, step + count))
         # A user's own scheduler may return a number of torch's or NumPy's.
-        return [number.item() if hasattr(number, "item") else number for number in found]
+        return [float(factor) for factor in map(self._scheduler.factor, times)]
 
     @property
     def follows_metric(self) -> bool:
