@@ -1,5 +1,6 @@
 """Progress messages of work that takes long."""
 
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,23 +57,38 @@ def test_long_work_says_what_it_does_and_how_far_it_is() -> None:
 
 def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word puts the next sign off: it is due a whole silence later."""
-    clock, waits, heard = [0.0], [], Heard("Reading")
+    clock, heard = [31.0], Heard("Reading")
     monkeypatch.setattr(progress_messages, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(progress_messages, "_tasks", [progress_messages._Task("Reading", 0.0)])
     monkeypatch.setattr(progress_messages, "_last_output", 0.0)
-
-    class Over:
-        def wait(self, seconds: float) -> bool:
-            waits.append(seconds)
-            clock[0] += seconds
-            if len(waits) == 1:
-                progress_messages.note_output()
-            return len(waits) == 3
-
     with progress_messages.reporting_to(heard):
-        progress_messages._print_when_due(Over())  # type: ignore[arg-type]
-    assert waits == [30.5, 30.5, 30.5]
+        progress_messages.note_output()
+        for clock[0] in (60.9, 61.0, 61.5, 90.0):
+            progress_messages._print_if_due()
     assert heard.lines == ["Reading, 1 min 01 s so far"]
+    assert progress_messages._due() == 61.0 + 30.5
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_thread_serves_all_blocks() -> None:
+    for wanted in ("Reading", "Counting"):
+        heard = Heard(wanted)
+        with progress_messages.reporting_to(heard), progress_messages.report_progress(wanted):
+            heard.wait()
+    assert [thread.name for thread in threading.enumerate()].count("progress") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+@pytest.mark.usefixtures("quick")
+def test_a_forked_process_reports_too() -> None:
+    with progress_messages.report_progress("Reading"):
+        pass
+    child = os.fork()
+    if child == 0:
+        heard = Heard("Counting")
+        with progress_messages.reporting_to(heard), progress_messages.report_progress("Counting"):
+            os._exit(not heard._there.wait(PATIENCE))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.usefixtures("quick")
@@ -81,10 +97,9 @@ def test_nothing_is_said_when_all_is_done() -> None:
     with progress_messages.reporting_to(heard):
         with progress_messages.report_progress("Reading"):
             heard.wait()
-        for thread in threading.enumerate():
-            if thread.name == "signs of life":
-                thread.join(PATIENCE)
-                assert not thread.is_alive()
+        said = len(heard.lines)
+        progress_messages._print_if_due()
+    assert len(heard.lines) == said
     assert not progress_messages._tasks
 
 

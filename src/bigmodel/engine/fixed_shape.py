@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,11 +92,10 @@ class FixedShapeEngine(Engine):
     def _rates(self, factors: Sequence[float]) -> Tensor:
         """The steps' rates, as `run_steps` takes them, sent to the device in one transfer."""
         ema, groups = self.step.ema, self.step.optimizer.param_groups
-        base_rates = torch.tensor([group["initial_lr"] for group in groups], dtype=torch.float64)
-        learning_rates = torch.outer(torch.tensor(factors, dtype=torch.float64), base_rates)
-        shares = [0.0 if ema is None else ema.next_share() for _ in factors]
-        columns = (learning_rates, torch.tensor(shares, dtype=torch.float64))
-        return to_device(torch.column_stack(columns), self._device)
+        rates = np.empty((len(factors), len(groups) + 1))
+        rates[:, :-1] = np.multiply.outer(factors, [group["initial_lr"] for group in groups])
+        rates[:, -1] = 0.0 if ema is None else [ema.next_share() for _ in factors]
+        return to_device(torch.from_numpy(rates), self._device)
 
 
 def step_inputs(batch: Batch, step: Step, share: float = 0.0) -> StepInputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bigmodel.errors import SpecError
@@ -68,12 +68,14 @@ class Schedule:
 
     def factors(self, step: int, count: int) -> list[float]:
         """The multipliers after `step` steps and those that follow, `count` in all."""
-        unit, begin, last = self._steps_per_unit, self._span.begin, math.inf
-        if self._span.end < self._span.run:
-            last = self._span.end - 1
-        times = (int(min(t // unit, last)) - begin for t in range(step, step + count))
+        unit, (begin, end, run) = self._steps_per_unit, self._span
+        times: Iterable[int] = range(step, step + count)
+        if unit > 1:
+            times = (t // unit for t in times)
+        if end < run:
+            times = (min(t, end - 1) for t in times)
         # A user's own scheduler may return a number of torch's or NumPy's.
-        return [float(factor) for factor in map(self._scheduler.factor, times)]
+        return [float(self._scheduler.factor(t - begin)) for t in times]
 
     @property
     def follows_metric(self) -> bool:
