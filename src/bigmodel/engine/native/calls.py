@@ -12,8 +12,8 @@ from bigmodel.engine.native.values import Operand, Pointwise, Product, RowSums, 
 
 
 class Calls:
-    """Writes calls, and each function that they need once: equal layers share theirs, and a long function
-    takes a compiler longer than several short ones do.
+    """Writes calls, and each function that they need once: equal layers share theirs, and one long
+    function takes a compiler longer than several short ones do.
 
     Attributes:
         functions: C of the functions.
