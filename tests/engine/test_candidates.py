@@ -138,7 +138,7 @@ def test_what_the_quick_compiler_does_not_know_is_left_to_the_other(
         raise UnknownOperationError("aten.unheard_of")
 
     monkeypatch.setattr(candidates, "_compilers", lambda: (native, compiler))
-    monkeypatch.setattr(native, "refusal", lambda *_: None)
+    monkeypatch.setattr(native, "accepts", lambda *_: True)
     monkeypatch.setattr(native, "compile_step", unknown)
     monkeypatch.setattr(candidates, "verify", lambda *_: Verification(None, 1e-3, 1.0))
     step, messages = begun(small_step(), FEATURES), list[str]()
@@ -170,7 +170,7 @@ def test_another_compiler_is_tried_when_the_quick_one_fails(
         raise RuntimeError("g++ failed: unknown option")
 
     monkeypatch.setattr(candidates, "_compilers", lambda: (native, compiler))
-    monkeypatch.setattr(native, "refusal", lambda *_: None)
+    monkeypatch.setattr(native, "accepts", lambda *_: True)
     monkeypatch.setattr(native, "compile_step", fail)
     monkeypatch.setattr(candidates, "verify", lambda *_: Verification(None, 1e-3, 1.0))
     step, messages = begun(small_step(), FEATURES), list[str]()
@@ -183,9 +183,25 @@ def test_a_resumed_run_goes_on_with_the_compiler_that_it_had(
     compiles: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(candidates, "_compilers", lambda: (native, compiler))
-    monkeypatch.setattr(native, "refusal", lambda *_: None)
+    monkeypatch.setattr(native, "accepts", lambda *_: True)
     monkeypatch.setattr(native, "compile_step", lambda *_: pytest.fail("other code, other bits"))
     monkeypatch.setattr(candidates, "verify", lambda *_: Verification(None, 1e-3, 1.0))
     of = candidate(begun(small_step(), FEATURES), 1.0, 100, is_required=True)
     assert select(replace(of, compiler="inductor"), lambda _: None) is not None
     assert len(compiles) == 1
+
+
+def test_another_compiler_is_tried_when_the_quick_ones_step_is_not_faster(
+    compiles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = iter([Verification(None, 2.0, 1.0), Verification(None, 1e-3, 1.0)])
+    monkeypatch.setattr(candidates, "_compilers", lambda: (native, compiler))
+    monkeypatch.setattr(native, "accepts", lambda *_: True)
+    monkeypatch.setattr(native, "compile_step", compiler.compile_step)
+    monkeypatch.setattr(native, "load", compiler.load)
+    monkeypatch.setattr(candidates, "verify", lambda *_: next(results))
+    step, messages = begun(small_step(), FEATURES), list[str]()
+    assert isinstance(select(candidate(step, 1.0, 100_000), messages.append), Fake)
+    assert "not faster than" in messages[1]
+    assert messages[-1] == "A step takes 1 ms (compiled) instead of 1e+03 ms."
+    assert len(compiles) == 2

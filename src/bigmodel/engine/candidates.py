@@ -118,7 +118,7 @@ def _compiled(
 ) -> FixedShapeEngine | None:
     """The step by the first of the compilers that can have it; None if it would not pay off."""
     example = step_inputs(candidate.example, candidate.step)
-    compilers = [c for c in _compilers() if c.refusal(function, example) is None]
+    compilers = [c for c in _compilers() if c.accepts(function, example)]
     # A resumed run goes on with the same code, to the same bits.
     compilers = [c for c in compilers if candidate.compiler == c.NAME] or compilers
     for compiler in compilers:
@@ -144,8 +144,8 @@ def _compiled(
                 raise
             log(f"The {compiler.NAME} compiler failed ({first_line(error)}); another is tried.")
             continue
-        if engine is not None:
-            return _verified(engine, candidate, function, entry, log)
+        if engine is not None and (found := _verified(engine, candidate, function, entry, log)):
+            return found
     return None
 
 

@@ -31,8 +31,8 @@ class Compiler(Protocol):
 
     NAME: str
 
-    def refusal(self, function: FunctionalStep, inputs: StepInputs) -> str | None:
-        """Why a step is not for this compiler, in words; None if it is."""
+    def accepts(self, function: FunctionalStep, inputs: StepInputs) -> bool:
+        """Whether a step is for this compiler, as far as can be told before it is traced."""
 
     def estimate(self, function: FunctionalStep) -> float:
         """Seconds that compiling takes."""

@@ -96,9 +96,9 @@ def share_saved(function: FunctionalStep) -> float:  # noqa: ARG001
     return 0.0
 
 
-def refusal(function: FunctionalStep, inputs: StepInputs) -> str | None:  # noqa: ARG001
-    """See `Compiler.refusal`: it takes all."""
-    return None
+def accepts(function: FunctionalStep, inputs: StepInputs) -> bool:  # noqa: ARG001
+    """See `Compiler.accepts`: it takes all."""
+    return True
 
 
 def load(path: Path, step: Step, example: Batch) -> CompiledEngine:

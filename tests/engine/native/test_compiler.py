@@ -182,9 +182,9 @@ def test_several_threads_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> 
     step = begun(small_step(), FEATURES)
     inputs = step_inputs(make_batch(FEATURES), step)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert compiler.refusal(FunctionalStep(step), inputs) is None
+    assert compiler.accepts(FunctionalStep(step), inputs)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert compiler.refusal(FunctionalStep(step), inputs) is not None
+    assert not compiler.accepts(FunctionalStep(step), inputs)
 
 
 def test_what_something_else_than_torch_computes_is_not_taken_for_nothing(tmp_path: Path) -> None:

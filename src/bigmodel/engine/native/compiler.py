@@ -20,7 +20,7 @@ from bigmodel.engine.compiled import UnknownOperationError
 from bigmodel.engine.compiler import cpp_compiler
 from bigmodel.engine.functional_step import FunctionalStep, StepInputs
 from bigmodel.engine.native import source
-from bigmodel.engine.native.building import in_memory, whole
+from bigmodel.engine.native.building import in_memory, layout_of, whole
 from bigmodel.engine.native.engine import NativeEngine
 from bigmodel.engine.native.memory import Memory
 from bigmodel.engine.native.recording import Recording
@@ -72,14 +72,12 @@ def share_saved(function: FunctionalStep) -> float:
     return 0.5 if sum(weight.nbytes for weight in function.tensors.weights.values()) <= _CACHE else 0.0
 
 
-def refusal(function: FunctionalStep, inputs: StepInputs) -> str | None:
-    """See `Compiler.refusal`."""
+def accepts(function: FunctionalStep, inputs: StepInputs) -> bool:
+    """See `Compiler.accepts`: steps on one thread of a CPU, where g++ or clang++ can be."""
     if inputs.inputs.device.type != "cpu" or torch.get_num_threads() > 1 or sys.platform == "win32":
-        return "it writes code for one thread of a CPU, and for g++ or clang++"
-    if torch_internals.OperationMode is None:
-        return "this torch has nothing to record a step with"
+        return False
     largest = max(tensor.numel() for tensor in (*function.tensors.flatten(), *inputs))
-    return "its tensors are too large" if largest > _LARGE else None
+    return torch_internals.OperationMode is not None and largest <= _LARGE
 
 
 def load(path: Path, step: Step, example: Batch) -> NativeEngine:
@@ -117,8 +115,7 @@ def write_step(function: FunctionalStep, inputs: StepInputs) -> str:
 
 def _copied(tensor: Tensor) -> Tensor:
     """A copy with the same strides, gaps between its rows included."""
-    reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    if tensor.numel() > 1 + reach:
+    if tensor.numel() > Value(**layout_of(tensor)).size:
         raise UnknownOperationError("a tensor whose elements share memory")
     copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
     return copy.copy_(tensor)
@@ -144,17 +141,20 @@ def build(text: str, path: Path) -> None:
     Raises:
         RuntimeError: it cannot.
     """
-    family, version = platform.libc_ver()
-    known = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    math = ["-DVECTOR_MATH", "-lmvec"] if family == "glibc" and known >= _VECTOR_MATH else []
-    if platform.machine() not in ("x86_64", "AMD64"):
-        math = []
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
         library = Path(folder) / "step.so"
-        command = [cpp_compiler(), *_FLAGS, "-", "-o", str(library), *math, "-lm"]
+        command = [cpp_compiler(), *_FLAGS, "-", "-o", str(library), *_vector_math(), "-lm"]
         done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip()[-300:]
             raise RuntimeError(f"{cpp_compiler()} failed: {reason}")
         shutil.move(library, path)
+
+
+def _vector_math() -> list[str]:
+    """Flags for mathematics on several numbers at a time, where glibc has all that `kernels.cpp` uses."""
+    family, version = platform.libc_ver()
+    known = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    has_it = family == "glibc" and known >= _VECTOR_MATH and platform.machine() in ("x86_64", "AMD64")
+    return ["-DVECTOR_MATH", "-lmvec"] if has_it else []
