@@ -153,7 +153,7 @@ def build(text: str, path: Path) -> None:
 
 
 def _vector_math() -> list[str]:
-    """Flags for mathematics on several numbers at a time, where glibc has all that `kernels.cpp` uses."""
+    """Flags for mathematics on several numbers at once, where glibc has all that `kernels.cpp` uses."""
     family, version = platform.libc_ver()
     known = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     has_it = family == "glibc" and known >= _VECTOR_MATH and platform.machine() in ("x86_64", "AMD64")
