@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from bigmodel.models.base import eval_mode
 from bigmodel.reporting.base import EvaluationResult, PredictedSample
 from bigmodel.runtime import progress_messages
 from bigmodel.runtime.device import Runtime
-from bigmodel.spec import Classes, NextTokens, Tokens, Values
+from bigmodel.spec import Classes, NextTokens, Target, Tokens, Values
 
 SAMPLES = 16
 """How many samples of a part are kept with their prediction, for reports."""
@@ -67,12 +68,9 @@ def evaluate(
     metrics.reset()
     chosen, target = ChosenMetrics() if chosen is None else chosen, dataset.spec.target
     chosen.reset(keeps=maximised is not None)
-    total = torch.zeros((), device=runtime.device)
-    weight: torch.Tensor | int = 0
-    counts = ScoreCounts.of(target, runtime.device) if samples else None
-    shown: list[PredictedSample] = []
-    done = 0
-    size = len(batches.part)
+    seen = _Seen(torch.zeros((), device=runtime.device))
+    seen.counts = ScoreCounts.of(target, runtime.device) if samples else None
+    done, size = 0, len(batches.part)
     reporting = progress_messages.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
     # What torch gathers of a sharded model is used in training again, for which inference mode is wrong.
     without_gradients = torch.no_grad() if lockstep else torch.inference_mode()
@@ -80,7 +78,7 @@ def evaluate(
         for whole in _cut(batches.epoch(0), at_once and at_once * ranks.data_size):
             between()
             done += len(whole)
-            weight = weight + loss.normaliser(whole.targets)
+            seen.weight = seen.weight + loss.normaliser(whole.targets)
             if not len(batch := whole.rows(ranks.rows(len(whole)))):
                 if lockstep:
                     with runtime.autocast():
@@ -88,17 +86,47 @@ def evaluate(
                 continue
             with runtime.autocast():
                 outputs = model(batch.inputs)
-                total = total + loss(outputs, batch.targets)
+                seen.loss = seen.loss + loss(outputs, batch.targets)
             decided = move(outputs, cuts, target)
             metrics.update(decided, batch.targets)
             chosen.update(outputs, batch.targets, decided)
-            if counts is not None:
-                counts.update(outputs, batch.targets)
-            if samples and not isinstance(target, NextTokens) and len(shown) < SAMPLES:
-                shown += _samples(batch, decided, dataset, SAMPLES - len(shown))
-    metrics = metrics.summed(ranks.sum)
+            if seen.counts is not None:
+                seen.counts.update(outputs, batch.targets)
+            if samples and not isinstance(target, NextTokens) and len(seen.samples) < SAMPLES:
+                seen.samples += _samples(batch, decided, dataset, SAMPLES - len(seen.samples))
+    result = _result(seen, metrics.summed(ranks.sum), chosen, target, ranks, by_class, maximised)
+    chosen.reset()  # the outputs of all samples need not be kept any longer
+    return result
+
+
+@dataclass
+class _Seen:
+    """What is gathered over the batches of a pass, beside the metrics.
+
+    Attributes:
+        loss: the sum of the losses.
+        weight: what to divide it by.
+        samples: the first few.
+        counts: how scores are distributed; None: they are not counted.
+    """
+
+    loss: torch.Tensor
+    weight: torch.Tensor | int = 0
+    samples: list[PredictedSample] = field(default_factory=list)
+    counts: ScoreCounts | None = None
+
+
+def _result(
+    seen: _Seen,
+    metrics: Metrics,
+    chosen: ChosenMetrics,
+    target: Target,
+    ranks: Ranks,
+    by_class: bool,
+    maximised: Maximised | None,
+) -> EvaluationResult:
     computed = metrics.compute()
-    values = {"loss": float(ranks.sum(total) / weight), **computed}
+    values = {"loss": float(ranks.sum(seen.loss) / seen.weight), **computed}
     undefined = math.isnan(values["loss"]) or all(map(math.isnan, computed.values()))
     if undefined:  # the loss may be finite if it ignores that sample
         values = dict.fromkeys([*values, *chosen.directions], math.nan)
@@ -108,7 +136,6 @@ def evaluate(
         parts = list(dict(ranks.gather((ranks.data_rank, chosen.gathered()))).values())
         figures, kept = chosen.compute(parts, by_class=by_class), whole_of(parts)
         best = best_cuts(*kept, target, maximised) if maximised and kept else None
-    chosen.reset()  # the outputs of all samples need not be kept any longer
     return EvaluationResult(
         metrics=values | figures.values,
         reasons={} if undefined else undefined_reasons(values) | figures.reasons,
@@ -117,8 +144,8 @@ def evaluate(
         undefined=undefined,
         confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
         class_names=target.names if isinstance(target, Classes) else (),
-        samples=shown,
-        score_counts={} if undefined or counts is None else counts.by_name(ranks.sum),
+        samples=seen.samples,
+        score_counts={} if undefined or seen.counts is None else seen.counts.by_name(ranks.sum),
     )
 
 
