@@ -57,8 +57,8 @@ class Loop:
     """Writes a group of values as one loop nest.
 
     Attributes:
-        pointers: by name, which memory the loop works on: as `Memory.name` has it, with its type. Names
-            are numbered in the order of their use, so that loops that do the same have the same text.
+        pointers: by name, where the loop reads and writes, in C, with its type. Names are numbered in the
+            order of their use, so that loops that do the same have the same text.
     """
 
     group: Group
@@ -101,11 +101,11 @@ class Loop:
     def _variable(self, value: Value) -> str:
         return self.variables.setdefault(value, f"v{len(self.variables)}")
 
-    def _pointer(self, value: Value) -> str:
-        kind, name = in_memory_type(value.dtype), self.memory.name(value)
-        found = (own for own, (_, known) in self.pointers.items() if known == name)
+    def _pointer(self, value: Value, offset: int = 0) -> str:
+        place = f"{self.memory.name(value)} + {offset}" if offset else self.memory.name(value)
+        found = (own for own, (_, known) in self.pointers.items() if known == place)
         own = next(found, f"a{len(self.pointers)}")
-        self.pointers[own] = kind, name
+        self.pointers[own] = in_memory_type(value.dtype), place
         return own
 
     def _compute(self, value: Value) -> None:
@@ -122,27 +122,27 @@ class Loop:
             self._gather(value, name, kind)
         elif isinstance(value, Part):
             text = self._read(value, value.operands[0], value.dtype)
-            at = self._place(_of_levels(value.shape, value.strides), value.offset)
-            self.stores.append(f"{self._pointer(value)}[{at}] = {text};")
+            at = self._place(_of_levels(value.shape, value.strides))
+            self.stores.append(f"{self._pointer(value, value.offset)}[{at}] = {text};")
             return
         elif isinstance(value, Reduction):
             self._reduce(value, name, kind)
             return
         if value in self.schedule.stored:
-            at = self._place(_of_levels(value.shape, value.strides), 0)
+            at = self._place(_of_levels(value.shape, value.strides))
             self.stores.append(f"{self._pointer(value)}[{at}] = {name};")
 
     def _gather(self, value: Gathered, name: str, kind: str) -> None:
         index, source = value.operands
         at = self._read(value, index, torch.int64)
-        place = self._place(_of_levels(source.shape, source.strides), source.offset)
+        place = self._place(_of_levels(source.shape, source.strides))
         self.combined.setdefault("|", [])
         if "fault" not in self.combined["|"]:
             self.combined["|"].append("fault")
         self.before[-1] += [
             f"const int off{name} = (unsigned long long){at} >= {value.length};",
             f"fault |= off{name};",
-            f"const {kind} {name} = {self._pointer(source.value)}"
+            f"const {kind} {name} = {self._pointer(source.value, source.offset)}"
             f"[{place} + {value.step} * (off{name} ? 0 : {at})];",
         ]
 
@@ -151,7 +151,7 @@ class Loop:
         text = self._read(value, operand, value.dtype)
         kept = self.nest.strides(_of_levels(operand.shape, value.kept))
         depth = 1 + max((level for level, stride in enumerate(kept) if stride), default=-1)
-        target = f"{self._pointer(value)}[{self._terms(kept[:depth], 0)}]"
+        target = f"{self._pointer(value)}[{self._terms(kept[:depth])}]"
         goes_on = 0 in kept[:depth]
         combine = _COMBINED[value.combine]
         if depth == len(kept) and kept:
@@ -183,19 +183,19 @@ class Loop:
     def _load(self, operand: Operand) -> str:
         strides = self.nest.strides(_of_levels(operand.shape, operand.strides))
         depth = 1 + max((level for level, stride in enumerate(strides) if stride), default=-1)
-        memory, place = self._pointer(operand.value), self._terms(strides, operand.offset)
+        memory, place = self._pointer(operand.value, operand.offset), self._terms(strides)
         if (memory, place) not in self.loaded:
             name = self.loaded[memory, place] = f"l{len(self.loaded)}"
             kind = C_TYPES[operand.value.dtype]
             self.before[depth].append(f"const {kind} {name} = {memory}[{place}];")
         return self.loaded[memory, place]
 
-    def _place(self, strides: Shape, offset: int) -> str:
-        return self._terms(self.nest.strides(strides), offset)
+    def _place(self, strides: Shape) -> str:
+        return self._terms(self.nest.strides(strides))
 
-    def _terms(self, strides: list[int], offset: int) -> str:
+    def _terms(self, strides: list[int]) -> str:
         terms = [f"i{level} * {stride}" for level, stride in enumerate(strides) if stride]
-        return " + ".join([*terms, *([str(offset)] if offset or not terms else [])])
+        return " + ".join(terms or ["0"])
 
     def _index(self, shape: Shape, dimension: int) -> str:
         """C of the index along a dimension of the values, which is never merged with others."""
