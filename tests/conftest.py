@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the fastest for small tensors
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts a command so in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SHARED_MEMORY = Path("/dev/shm")
 

@@ -1,6 +1,5 @@
 """Progress messages of work that takes long."""
 
-import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,40 +54,25 @@ def test_long_work_says_what_it_does_and_how_far_it_is() -> None:
     assert outer.lines[0] == "Reading, 0 s so far"
 
 
-def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A word puts the next sign off: it is due a whole silence later."""
-    clock, heard = [31.0], Heard("Reading")
+def test_whoever_speaks_needs_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word puts the next message off: it is due a whole silence later."""
+    clock, waits, heard = [0.0], [], Heard("Reading")
     monkeypatch.setattr(progress_messages, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(progress_messages, "_tasks", [progress_messages._Task("Reading", 0.0)])
     monkeypatch.setattr(progress_messages, "_last_output", 0.0)
+
+    class Over:
+        def wait(self, seconds: float) -> bool:
+            waits.append(seconds)
+            clock[0] += seconds
+            if len(waits) == 1:
+                progress_messages.note_output()
+            return len(waits) == 3
+
     with progress_messages.reporting_to(heard):
-        progress_messages.note_output()
-        for clock[0] in (60.9, 61.0, 61.5, 90.0):
-            progress_messages._print_if_due()
+        progress_messages._print_when_due(Over())  # type: ignore[arg-type]
+    assert waits == [30.5, 30.5, 30.5]
     assert heard.lines == ["Reading, 1 min 01 s so far"]
-    assert progress_messages._due() == 61.0 + 30.5
-
-
-@pytest.mark.usefixtures("quick")
-def test_one_thread_serves_all_blocks() -> None:
-    for wanted in ("Reading", "Counting"):
-        heard = Heard(wanted)
-        with progress_messages.reporting_to(heard), progress_messages.report_progress(wanted):
-            heard.wait()
-    assert [thread.name for thread in threading.enumerate()].count("progress") == 1
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
-@pytest.mark.usefixtures("quick")
-def test_a_forked_process_reports_too() -> None:
-    with progress_messages.report_progress("Reading"):
-        pass
-    child = os.fork()
-    if child == 0:
-        heard = Heard("Counting")
-        with progress_messages.reporting_to(heard), progress_messages.report_progress("Counting"):
-            os._exit(not heard._there.wait(PATIENCE))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.usefixtures("quick")
@@ -97,9 +81,10 @@ def test_nothing_is_said_when_all_is_done() -> None:
     with progress_messages.reporting_to(heard):
         with progress_messages.report_progress("Reading"):
             heard.wait()
-        said = len(heard.lines)
-        progress_messages._print_if_due()
-    assert len(heard.lines) == said
+        for thread in threading.enumerate():
+            if thread.name == "progress":
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
     assert not progress_messages._tasks
 
 

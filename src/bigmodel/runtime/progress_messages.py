@@ -1,5 +1,4 @@
-"""Progress messages: long work reports itself after every 30 seconds without output, from one thread,
-which stays: starting one for each block would take longer than many blocks do.
+"""Progress messages: long work reports itself after every 30 seconds without output, from one thread.
 
 Progress is reported like this:
 
@@ -39,27 +38,24 @@ def _print(text: str) -> None:
 _tasks: list[_Task] = []
 _last_output = 0.0
 _say: Callable[[str], None] = _print
-_thread: threading.Thread | None = None
-_wakes_at, _wake = 0.0, threading.Event()
 
 
 @contextmanager
 def report_progress(what: What) -> Iterator[None]:
     """Within the block, prints `what` and the time taken after each `SILENCE`; of nested blocks, only
     the innermost does. A function is called each time, so that it can report progress."""
-    global _thread
+    global _last_output
+    outermost = not _tasks
     task = _Task(what, time.monotonic())
-    if not _tasks:
-        note_output()
     _tasks.append(task)
-    if _thread is None or not _thread.is_alive():  # the first block, or the first of a forked process
-        _thread = threading.Thread(target=_watch, name="progress", daemon=True)
-        _thread.start()
-    elif _wakes_at > _due():
-        _wake.set()
+    over = threading.Event()
+    if outermost:
+        _last_output = time.monotonic()
+        threading.Thread(target=_print_when_due, args=(over,), name="progress", daemon=True).start()
     try:
         yield
     finally:
+        over.set()
         _tasks.remove(task)
 
 
@@ -80,26 +76,14 @@ def note_output() -> None:
     _last_output = time.monotonic()
 
 
-def _watch() -> None:
-    global _wakes_at
-    while True:
-        _print_if_due()
-        _wakes_at = _due() if _tasks else time.monotonic() + SILENCE + _SLACK
-        _wake.wait(max(0.0, _wakes_at - time.monotonic()))
-        _wake.clear()
-
-
-def _due() -> float:
-    return _last_output + SILENCE + _SLACK
-
-
-def _print_if_due() -> None:
-    tasks = list(_tasks)
-    if tasks and time.monotonic() - _last_output >= SILENCE:
-        what, began = tasks[-1]
-        note_output()
-        text = what if isinstance(what, str) else what()
-        _say(f"{text}, {_words(time.monotonic() - began)} so far")
+def _print_when_due(over: threading.Event) -> None:
+    while not over.wait(max(0.0, _last_output + SILENCE + _SLACK - time.monotonic())):
+        tasks = list(_tasks)
+        if tasks and time.monotonic() - _last_output >= SILENCE:
+            what, began = tasks[-1]
+            note_output()
+            text = what if isinstance(what, str) else what()
+            _say(f"{text}, {_words(time.monotonic() - began)} so far")
 
 
 def _words(seconds: float) -> str:

@@ -57,8 +57,8 @@ class Loop:
     """Writes a group of values as one loop nest.
 
     Attributes:
-        pointers: by name, where the loop reads and writes, in C, with its type. Names are numbered in the
-            order of their use, so that loops that do the same have the same text.
+        pointers: by name, where the loop reads and writes, in C, with its type. Names are numbered in
+            the order of their use, so that loops that do the same have the same text.
     """
 
     group: Group
