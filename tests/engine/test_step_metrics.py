@@ -33,3 +33,11 @@ def test_on_a_cpu_no_tensor_of_a_step_is_kept() -> None:
     kept = weakref.ref(total), weakref.ref(flag)
     del total, flag
     assert [tensor() for tensor in kept] == [None, None]
+
+
+def test_infinite_sums_and_weights_give_no_warning() -> None:
+    buffer = StepMetricsBuffer()
+    buffer.add_block(torch.tensor([[math.inf, math.inf, 1.0, 0.0], [math.inf, 2.0, 1.0, 0.0]]))
+    losses = buffer.drain().losses.tolist()
+    assert math.isnan(losses[0])
+    assert losses[1] == math.inf

@@ -144,7 +144,11 @@ def _compiled(
                 raise
             log(f"The {compiler.NAME} compiler failed ({first_line(error)}); another is tried.")
             continue
-        if engine is not None and (found := _verified(engine, candidate, function, entry, log)):
+        if engine is None:
+            continue
+        if is_last:
+            return _verified(engine, candidate, function, entry, log)
+        if found := _verified(engine, candidate, function, entry, log, "Another compiler may do better"):
             return found
     return None
 
@@ -206,8 +210,13 @@ def _verified(
     function: FunctionalStep,
     entry: CacheEntry | None,
     log: Log,
+    instead: str = "Steps run eagerly",
 ) -> FixedShapeEngine | None:
-    """The engine if it computes what the eager step computes, and is faster; else None."""
+    """The engine if it computes what the eager step computes, and is faster; else None.
+
+    Args:
+        instead: what is said to come otherwise.
+    """
     result = verify(engine, candidate.example, function)
     eager, fast = (f"{1000 * seconds:.3g} ms" for seconds in (result.eager_seconds, result.seconds))
     reason = result.fault
@@ -221,5 +230,5 @@ def _verified(
     engine.release()
     if entry is not None:
         entry.note_slow(reason)
-    log(f"Steps run eagerly; {engine.name}: {reason}.")
+    log(f"{instead}; {engine.name}: {reason}.")
     return None

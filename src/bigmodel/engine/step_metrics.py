@@ -88,7 +88,8 @@ class StepMetricsBuffer:
         groups = [_fetched(list(group)) for _, group in groupby(self._entries, type)]
         totals, weights, found_inf = np.concatenate([np.empty((0, 3)), *groups]).T
         losses = np.full_like(totals, np.nan)
-        np.divide(totals, weights, out=losses, where=weights != 0)
+        with np.errstate(invalid="ignore", over="ignore"):  # they may be infinite
+            np.divide(totals, weights, out=losses, where=weights != 0)
         self.clear()
         return StepMetricsList(losses, weights, found_inf == 0)
 
@@ -100,7 +101,7 @@ class StepMetricsBuffer:
 def _fetched(entries: list[Any]) -> NDArray[np.float64]:
     """Total, weight and found_inf of each step, (steps, 3); each metric is fetched in one transfer."""
     if isinstance(entries[0], Tensor):
-        return np.asarray(torch.cat(entries)[:, :3].cpu(), dtype=np.float64)
+        return torch.cat(entries)[:, :3].double().cpu().numpy()
     if isinstance(entries[0][0], float):
         return np.asarray(entries)
     totals, flags, weights = zip(*entries, strict=True)

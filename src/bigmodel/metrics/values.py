@@ -46,13 +46,13 @@ class ValueMetrics(Metrics):
         # By NumPy: of so few numbers, torch's operations take three times as long.
         absolute, squared, truth, truth_squared, counted = sums.double().numpy()
         count = np.maximum(counted, 1)
-        with np.errstate(invalid="ignore", over="ignore"):  # sums may be NaN or infinite
+        with np.errstate(invalid="ignore", over="ignore"):  # sums may be NaN, infinite or very large
             spread = truth_squared - truth * truth / count
-        # What rounding leaves of a spread of 0 is no spread.
-        differs = spread > count * torch.finfo(self._sums.dtype).eps * truth_squared
-        ratios = squared[differs] / spread[differs]
-        return {
-            "mae": float((absolute / count * self._std).mean()),
-            "rmse": float((np.sqrt(squared / count) * self._std).mean()),
-            "r2": float(1 - ratios.mean()) if ratios.size else math.nan,
-        }
+            # What rounding leaves of a spread of 0 is no spread.
+            differs = spread > count * torch.finfo(self._sums.dtype).eps * truth_squared
+            ratios = squared[differs] / spread[differs]
+            return {
+                "mae": float((absolute / count * self._std).mean()),
+                "rmse": float((np.sqrt(squared / count) * self._std).mean()),
+                "r2": float(1 - ratios.mean()) if ratios.size else math.nan,
+            }

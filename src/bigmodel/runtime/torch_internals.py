@@ -45,7 +45,7 @@ PARTS = {
     "torch._fused_adam_": "Adam's update is torch's own",
     "torch._fused_adamw_": "AdamW's update is torch's own",
     "torch._decomp.decomposition_table": "steps that need one are left to torch's compiler",
-    "torch.autograd.graph._engine_run_backward": "torch.autograd.backward is called",
+    "torch.autograd.graph._engine_run_backward": "torch.autograd's own functions are called",
     "torch.compiler._is_compiling_flag": _EAGER,
     "torch.nn.modules.batchnorm._BatchNorm": _PUBLIC_KINDS,
     "torch.nn.modules.conv._ConvNd": _PUBLIC_KINDS,

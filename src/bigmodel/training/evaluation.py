@@ -68,8 +68,8 @@ def evaluate(
     metrics.reset()
     chosen, target = ChosenMetrics() if chosen is None else chosen, dataset.spec.target
     chosen.reset(keeps=maximised is not None)
-    seen = _Seen(torch.zeros((), device=runtime.device))
-    seen.counts = ScoreCounts.of(target, runtime.device) if samples else None
+    counts = ScoreCounts.of(target, runtime.device) if samples else None
+    seen = _Seen(torch.zeros((), device=runtime.device), counts)
     done, size = 0, len(batches.part)
     reporting = progress_messages.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
     # What torch gathers of a sharded model is used in training again, for which inference mode is wrong.
@@ -105,15 +105,15 @@ class _Seen:
 
     Attributes:
         loss: the sum of the losses.
-        weight: what to divide it by.
-        samples: the first few.
         counts: how scores are distributed; None: they are not counted.
+        weight: what to divide the loss by.
+        samples: the first few.
     """
 
     loss: torch.Tensor
+    counts: ScoreCounts | None
     weight: torch.Tensor | int = 0
     samples: list[PredictedSample] = field(default_factory=list)
-    counts: ScoreCounts | None = None
 
 
 def _result(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -134,7 +134,7 @@ class State:
         if not self.parts:
             return {}
         of_weights = {
-            plain: self.parts[name] for name, plain in self._names.items() if name in self.parts
+            plain: self.parts[name] for name, plain in self._plain_names() if name in self.parts
         }
         parts: dict[str, dict[str, Part]] = {
             group: of_weights for group in ("model", "averaged") if group in groups
@@ -192,7 +192,7 @@ class State:
         Raises:
             CheckpointError: names or shapes are not this model's.
         """
-        own = {plain: name for name, plain in self._names.items()}
+        own = {plain: name for name, plain in self._plain_names()}
         try:
             # One after another: of whole weights that no rank can hold, there is never more than one.
             self.model.load_state_dict(
@@ -273,13 +273,12 @@ class State:
             rng.seed_rank(torch.initial_seed(), rank)
 
     def _weights(self) -> dict[str, Tensor]:
-        names = self._names
+        names = plain_names(self.model)
         return {names[name]: value.detach() for name, value in self.model.state_dict().items()}
 
-    @cached_property
-    def _names(self) -> dict[str, str]:
-        """Names in a checkpoint, by those in the model."""
-        return plain_names(self.model)
+    def _plain_names(self) -> Iterable[tuple[str, str]]:
+        """Names in the model, and in a checkpoint."""
+        return plain_names(self.model).items()
 
     def _cut(self, name: str, whole: Tensor) -> Tensor:
         """This rank's part of a whole weight, or of anything that has its shape."""
@@ -361,7 +360,7 @@ class State:
     def _load_ema(self, ema: EMA, groups: TensorGroups, updates: int | None) -> None:
         """A run that did not average before starts from the weights themselves."""
         averages = groups["model" if updates is None else "averaged"]
-        own = {name: self._cut(name, averages[plain]) for name, plain in self._names.items()}
+        own = {name: self._cut(name, averages[plain]) for name, plain in self._plain_names()}
         ema.load(own, updates or 0)
 
     def _load_accumulation(

@@ -39,12 +39,12 @@ class Calls:
     def _loop(self, group: Group) -> str:
         loop = Loop(group, self._schedule, self._memory)
         body = "\n".join(loop.lines())
-        arguments = ", ".join(f"{kind}* const {name}" for name, (kind, _) in loop.pointers.items())
+        arguments = ", ".join(f"{kind}* const {name}" for kind, name in loop.pointers.values())
         text = f"({arguments}, int& fault) {{\n{body}\n}}"
         if text not in self._loops:
             name = self._loops[text] = f"loop_{len(self._loops)}"
             self.functions.append(f"static __attribute__((noinline)) void {name}{text}")
-        given = ", ".join(name for _, name in loop.pointers.values())
+        given = ", ".join(loop.pointers)
         return f"    {self._loops[text]}({given}, fault);"
 
     def _product(self, value: Value) -> Iterator[str]:

@@ -73,7 +73,8 @@ def share_saved(function: FunctionalStep) -> float:
 
 
 def accepts(function: FunctionalStep, inputs: StepInputs) -> bool:
-    """See `Compiler.accepts`: steps on one thread of a CPU, where g++ or clang++ can be."""
+    """See `Compiler.accepts`: steps on one thread of a CPU, where g++ or clang++ can be, with tensors of
+    up to `_LARGE` elements, where torch's operations can be recorded."""
     if inputs.inputs.device.type != "cpu" or torch.get_num_threads() > 1 or sys.platform == "win32":
         return False
     largest = max(tensor.numel() for tensor in (*function.tensors.flatten(), *inputs))

@@ -57,8 +57,8 @@ class Loop:
     """Writes a group of values as one loop nest.
 
     Attributes:
-        pointers: by name, where the loop reads and writes, in C, with its type. Names are numbered in
-            the order of their use, so that loops that do the same have the same text.
+        pointers: by where the loop reads or writes, in C, the type and the loop's own name, numbered in
+            the order of use, so that loops that do the same have the same text.
     """
 
     group: Group
@@ -103,10 +103,8 @@ class Loop:
 
     def _pointer(self, value: Value, offset: int = 0) -> str:
         place = f"{self.memory.name(value)} + {offset}" if offset else self.memory.name(value)
-        found = (own for own, (_, known) in self.pointers.items() if known == place)
-        own = next(found, f"a{len(self.pointers)}")
-        self.pointers[own] = in_memory_type(value.dtype), place
-        return own
+        own = in_memory_type(value.dtype), f"a{len(self.pointers)}"
+        return self.pointers.setdefault(place, own)[1]
 
     def _compute(self, value: Value) -> None:
         body = self.before[-1]

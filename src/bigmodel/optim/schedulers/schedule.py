@@ -74,8 +74,10 @@ class Schedule:
             times = (t // unit for t in times)
         if end < run:
             times = (min(t, end - 1) for t in times)
+        factor: Any = self._scheduler.factor
+        found = [factor(t - begin) for t in times]
         # A user's own scheduler may return a number of torch's or NumPy's.
-        return [float(self._scheduler.factor(t - begin)) for t in times]
+        return [number.item() if hasattr(number, "item") else number for number in found]
 
     @property
     def follows_metric(self) -> bool:
