@@ -20,7 +20,7 @@ WAITS = {
     "engine.step_metrics._fetched": "what steps gave, when a line is due",
     "training.records.make_record": "the gradient's norm, for a record",
     "metrics.sums.Metrics.compute": "metrics, for a record and at an evaluation's end",
-    "training.evaluation.evaluate": "the loss and the confusion matrix, at an evaluation's end",
+    "training.evaluation._result": "the loss and the confusion matrix, at an evaluation's end",
     "training.state.State.load_model": "the best weights, once training is over",
     "training.outputs.model_outputs": "outputs of the validation set, once training is over",
     "data.preprocessing.Preprocessing.scaling": "what scales stored inputs, before these",
