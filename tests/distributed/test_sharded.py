@@ -224,7 +224,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "width": (
         blocks(mlp_ratio=0.19) | {"device.parallel.tensor": 2},
-        "device.parallel.tensor=2: it does not divide the 3 inner features, which follow from model.dim",
+        "device.parallel.tensor=2: it does not divide the 3 inner features, which follow from"
+        " model.mlp_dim",
     ),
     "no layers": (
         {"device.parallel.tensor": 2},

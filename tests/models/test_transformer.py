@@ -126,12 +126,15 @@ def test_rotary_attention_turns_queries_and_keys_but_not_values() -> None:
 
 
 def test_swiglu_is_the_formula_at_the_same_cost() -> None:
-    gated = FeedForward(48, 4.0, "swiglu")
+    gated = FeedForward(48, 128, "swiglu")
     x = torch.randn(3, 48)
     gate, content = gated.expand(x).chunk(2, dim=-1)
     hidden = gate * torch.sigmoid(gate) * content
     assert torch.allclose(gated(x), hidden @ gated.contract.weight.T + gated.contract.bias, atol=1e-5)
-    sizes = [sum(p.numel() for p in FeedForward(48, 4.0, a).parameters()) for a in ("gelu", "swiglu")]
+    sizes = [
+        sum(p.numel() for p in Block(TransformerConfig(name="", dim=48, activation=a)).parameters())
+        for a in ("gelu", "swiglu")
+    ]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
 
 

@@ -79,7 +79,11 @@ class TransformerBase(Writer):
             if config.position == "rotary":
                 self.rotary = _make_rotary(config, grid, spec)
             else:
-                self.positions = Positions(config.position, grid, config.dim)
+                before = int(config.class_token)
+                self.positions = Positions(config.position, grid, config.dim, before)
+        self.token_types = nn.Embedding(config.token_types, config.dim) if config.token_types else None
+        self.embedding_norm = make_norm(config) if config.embedding_norm else None
+        self.class_token: nn.Parameter | None = None
         self.dropout = config.dropout if self.writes else 0.0
         self.scale = 1.0
         if config.tied_embeddings and config.initialisation == "xavier":
@@ -107,8 +111,14 @@ class TransformerBase(Writer):
         x: Tensor = self.embedding(inputs)
         if self.scale != 1.0:
             x = x * self.scale
+        if self.class_token is not None:
+            x = torch.cat([self.class_token.expand(len(x), 1, -1).to(x.dtype), x], dim=1)
         if self.positions is not None:
             x = self.positions(x, positions)
+        if self.token_types is not None:
+            x = x + self.token_types.weight[0]
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
     def unembed(self, x: Tensor) -> Tensor:
@@ -162,22 +172,32 @@ class Transformer(TransformerBase):
         self.pad = padding.pad_token(spec.input)
         self.blocks = nn.ModuleList(Block(config, self.rotary, self.causal) for _ in range(config.depth))
         self.final_norm = make_norm(config) if config.norm_first else None
-        self.readout = config.readout or ("last" if config.causal else "mean")
+        self.readout = config.readout or _usual_readout(config)
+        if config.class_token:
+            _check_class_token(config, self.writes)
+            self.class_token = nn.Parameter(nn.init.normal_(torch.empty(1, 1, config.dim)))
+        pools = self.readout == "pooled" and not self.writes
+        self.pooler = Linear(config.dim, config.dim) if pools else None
         self._add_head(config, spec, self.blocks)
 
     def features(self, inputs: Tensor) -> Tensor:
         lengths = mask = None
         if self.pad is not None and not self.writes:
-            lengths = padding.text_lengths(inputs, self.pad)
-            if not self.causal:  # padding comes last, and no real position sees it
-                mask = padding.length_mask(lengths, inputs.shape[1])[:, None, None]
+            lengths = padding.text_lengths(inputs, self.pad) + (self.class_token is not None)
         x = self._embed(inputs)
+        if (
+            lengths is not None and not self.causal
+        ):  # padding comes last: no real position before sees it
+            mask = padding.length_mask(lengths, x.shape[1])[:, None, None]
         for block in self.blocks:
             x = block(x, mask)
         if self.writes:
             return self._final_normed(x)
         if self.readout == "last":
             return self._final_normed(padding.last_position(x, lengths))
+        if self.readout in ("first", "pooled"):
+            first = self._final_normed(x[:, 0])
+            return first if self.pooler is None else torch.tanh(self.pooler(first))
         return padding.masked_mean(self._final_normed(x), lengths)
 
     @property
@@ -288,8 +308,32 @@ def _check_tied(config: TransformerConfig, spec: DataSpec) -> None:
     )
 
 
+def _usual_readout(config: TransformerConfig) -> str:
+    if config.causal:
+        return "last"
+    return "first" if config.class_token else "mean"
+
+
+def _check_class_token(config: TransformerConfig, writes: bool) -> None:
+    if writes or config.causal:
+        raise SpecError(
+            "model.class_token=true: in a causal model the first position sees no other. Use"
+            " model.class_token=false."
+        )
+    if config.position != "learned":
+        raise SpecError(
+            "model.class_token=true needs a learnt vector for its position, not model.position="
+            f"{config.position}. Use model.position=learned, or model.class_token=false."
+        )
+
+
 def _make_rotary(config: TransformerConfig, grid: tuple[int, ...], spec: DataSpec) -> Rotary:
-    head_dim = config.dim // config.num_heads
+    head_dim = config.head_width
+    if len(grid) > 1 and config.rotary_scaling.kind != "none":
+        raise SpecError(
+            f"model.rotary_scaling.kind={config.rotary_scaling.kind} is for positions along a line, and"
+            f" data={spec.name} holds {spec.input}. Use model.rotary_scaling.kind=none."
+        )
     if head_dim % (2 * len(grid)):
         step = 2 * len(grid) * config.num_heads
         raise SpecError(
@@ -297,4 +341,4 @@ def _make_rotary(config: TransformerConfig, grid: tuple[int, ...], spec: DataSpe
             f" model.dim={config.dim} gives each of {config.num_heads} heads {head_dim}:"
             f" choose a multiple of {step}, such as model.dim={step * math.ceil(config.dim / step)}."
         )
-    return Rotary(grid, head_dim)
+    return Rotary(grid, head_dim, config.rotary_base, config.rotary_scaling)

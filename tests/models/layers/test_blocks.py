@@ -170,7 +170,7 @@ def test_queries_and_keys_are_normalised_in_each_head() -> None:
     ],
 )
 def test_activations_are_their_formulas(activation: str, formula: Any) -> None:
-    layer = FeedForward(8, 4.0, activation)
+    layer = FeedForward(8, 32, activation)
     x = torch.randn(3, 8)
     assert torch.allclose(layer(x), layer.contract(formula(layer.expand(x))), atol=1e-5)
 

@@ -13,8 +13,8 @@ from bigmodel.models.layers.blocks import FeedForward, SelfAttention
 PARTS: dict[str, Callable[[], nn.Module]] = {
     "attention": lambda: SelfAttention(32, 4, 4, causal=True),
     "attention without biases": lambda: SelfAttention(32, 4, 4, causal=True, bias=False),
-    "gelu": lambda: FeedForward(32, 4.0, "gelu"),
-    "gelu_tanh": lambda: FeedForward(32, 2.0, "gelu_tanh", bias=False),
+    "gelu": lambda: FeedForward(32, 128, "gelu"),
+    "gelu_tanh": lambda: FeedForward(32, 64, "gelu_tanh", bias=False),
 }
 FUSED = {"_CausalAttentionBackward", "_FeedForwardBackward"}
 
@@ -123,4 +123,4 @@ def test_only_usual_attention_is_fused() -> None:
     assert not is_fused(SelfAttention(32, 4, 4, causal=True, qk_norm=True)(inputs))
     long = torch.randn(1, fast_blocks.MOST_POSITIONS + 1, 32)
     assert not is_fused(SelfAttention(32, 4, 4, causal=True)(long))
-    assert not is_fused(FeedForward(32, 2.0, "swiglu")(inputs))
+    assert not is_fused(FeedForward(32, 64, "swiglu")(inputs))

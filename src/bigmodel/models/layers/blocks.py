@@ -41,13 +41,20 @@ class _Attention(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, num_kv_heads: int, dropout: float, bias: bool, qk_norm: bool
+        self,
+        dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        dropout: float,
+        bias: bool,
+        qk_norm: bool,
+        head_dim: int | None = None,
     ) -> None:
         super().__init__()
-        self.head_dim = dim // num_heads
+        self.head_dim = head_dim or dim // num_heads
         self.num_heads, self.num_kv_heads, self.dropout = num_heads, num_kv_heads, dropout
         self._projections(dim, bias)
-        self.output = Linear(dim, dim, bias=bias)
+        self.output = Linear(num_heads * self.head_dim, dim, bias=bias)
         for layer in self.children():
             assert isinstance(layer, nn.Linear)
             _initialise(layer)
@@ -91,6 +98,7 @@ class SelfAttention(_Attention):
         causal: position i sees only positions up to i.
         rotary: rotates queries and keys by their position.
         qk_norm: normalise queries and keys.
+        head_dim: channels of a head; None: dim over num_heads.
 
     Shapes: (batch, positions, dim) → the same.
     """
@@ -107,8 +115,9 @@ class SelfAttention(_Attention):
         rotary: Rotary | None = None,
         bias: bool = True,
         qk_norm: bool = False,
+        head_dim: int | None = None,
     ) -> None:
-        super().__init__(dim, num_heads, num_kv_heads, dropout, bias, qk_norm)
+        super().__init__(dim, num_heads, num_kv_heads, dropout, bias, qk_norm, head_dim)
         self.causal, self.rotary = causal, rotary
 
     def _projections(self, dim: int, bias: bool) -> None:
@@ -143,6 +152,7 @@ class SelfAttention(_Attention):
             and self.rotary is None
             and self.query_norm is None
             and self.num_kv_heads == self.num_heads
+            and self.num_heads * self.head_dim == inputs.shape[-1]
             and not (self.dropout and self.training)
             and inputs.shape[-2] <= fast_blocks.MOST_POSITIONS
             and fast_blocks.can_fuse(inputs, self.qkv, self.output)
@@ -186,7 +196,7 @@ class CrossAttention(_Attention):
     tensor_plan: ClassVar = {"query": "colwise", "key_value": "colwise", **_BETWEEN, "output": "rowwise"}
 
     def _projections(self, dim: int, bias: bool) -> None:
-        self.query = Linear(dim, dim, bias=bias)
+        self.query = Linear(dim, self.num_heads * self.head_dim, bias=bias)
         self.key_value = Linear(dim, 2 * self.num_kv_heads * self.head_dim, bias=bias)
         self.key_value.stacked = [self.num_kv_heads * self.head_dim] * 2
 
@@ -213,19 +223,18 @@ class CrossAttention(_Attention):
 class FeedForward(nn.Module):
     """Two linear layers at each position, with an activation between: (…, dim) → (…, dim).
 
-    `swiglu` is (SiLU(W x) ⊙ V x) U of Shazeer 2020 (arXiv:2002.05202), two thirds as wide, so that its
-    three matrices hold as many parameters as the others' two. `relu_squared` is max(0, x)² of So et al.
-    2021 (Primer, arXiv:2109.08668), `gelu_tanh` the approximation of GELU that GPT-2 uses.
+    `swiglu` is (SiLU(W x) ⊙ V x) U of Shazeer 2020 (arXiv:2002.05202), by default two thirds as wide,
+    so that its three matrices hold as many parameters as the others' two. `relu_squared` is max(0, x)²
+    of So et al. 2021 (Primer, arXiv:2109.08668), `gelu_tanh` the approximation of GELU that GPT-2 uses.
     """
 
     tensor_plan: ClassVar = {"expand": "colwise", "contract": "rowwise"}
 
     def __init__(
-        self, dim: int, mlp_ratio: float, activation: str, dropout: float = 0.0, bias: bool = True
+        self, dim: int, width: int, activation: str, dropout: float = 0.0, bias: bool = True
     ) -> None:
         super().__init__()
         gated = activation == "swiglu"
-        width = max(1, round(dim * mlp_ratio * (2 / 3 if gated else 1)))
         self.expand = Linear(dim, 2 * width if gated else width, bias=bias)
         self.expand.stacked = [width, width] if gated else None
         self.contract = Linear(width, dim, bias=bias)
@@ -253,7 +262,7 @@ class FeedForward(nn.Module):
         if self.contract.in_features % ranks:
             raise ValueError(
                 f"it does not divide the {self.contract.in_features} inner features, which follow from"
-                " model.dim and model.mlp_ratio"
+                " model.mlp_dim, or from model.dim and model.mlp_ratio"
             )
 
     def _activated(self, x: Tensor) -> Tensor:
@@ -290,15 +299,15 @@ class Block(nn.Module):
         super().__init__()
         self.norm_first, self.dropout = config.norm_first, config.dropout
         heads = (config.dim, config.num_heads, config.num_kv_heads or config.num_heads)
-        bias, qk_norm = config.bias, config.qk_norm
+        bias, qk_norm, head_dim = config.bias, config.qk_norm, config.head_dim
         causal = config.causal if causal is None else causal
-        self.attention = SelfAttention(*heads, config.dropout, causal, rotary, bias, qk_norm)
+        self.attention = SelfAttention(*heads, config.dropout, causal, rotary, bias, qk_norm, head_dim)
         self.cross_attention: CrossAttention | None = None
         if reads_source:
-            self.cross_attention = CrossAttention(*heads, config.dropout, bias, qk_norm)
+            self.cross_attention = CrossAttention(*heads, config.dropout, bias, qk_norm, head_dim)
             self.cross_attention_norm = make_norm(config)
         self.feed_forward = FeedForward(
-            config.dim, config.mlp_ratio, config.activation, self.dropout, bias
+            config.dim, config.feed_forward_width, config.activation, self.dropout, bias
         )
         self.attention_norm = make_norm(config)
         self.feed_forward_norm = make_norm(config)
@@ -348,5 +357,5 @@ def _initialise(layer: nn.Linear) -> None:
 def make_norm(config: TransformerConfig) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467)."""
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.dim, eps=1e-6)
-    return nn.LayerNorm(config.dim, bias=config.bias)
+        return nn.RMSNorm(config.dim, eps=config.norm_eps or 1e-6)
+    return nn.LayerNorm(config.dim, eps=config.norm_eps or 1e-5, bias=config.bias)

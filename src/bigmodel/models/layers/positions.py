@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from bigmodel.models.transformer_config import RotaryScaling
+
 LINE_BASE = 10_000.0
 """The longest wavelength along a line is about 2π times this many positions (Vaswani et al. 2017)."""
 
@@ -24,10 +26,48 @@ def coordinates(grid: tuple[int, ...]) -> Tensor:
     return torch.stack([axis.flatten() for axis in axes], dim=1).float()
 
 
+def frequencies(base: float, channels: int) -> Tensor:
+    """base^(-2i/channels), in radians a position: (channels / 2,)."""
+    return base ** (-torch.arange(0, channels, 2) / channels)
+
+
 def angles(grid: tuple[int, ...], channels: int) -> Tensor:
     """p · base^(-2i/channels), in radians, for each coordinate p: (positions, axes, channels / 2)."""
     base = LINE_BASE if len(grid) == 1 else IMAGE_BASE
-    return coordinates(grid).unsqueeze(-1) * base ** (-torch.arange(0, channels, 2) / channels)
+    return coordinates(grid).unsqueeze(-1) * frequencies(base, channels)
+
+
+def stretched(own: Tensor, scaling: RotaryScaling, base: float) -> Tensor:
+    """Frequencies that reach `scaling.factor` times further along a line; see `RotaryScaling`.
+
+    `linear` is Chen et al. 2023 (arXiv:2306.15595), `yarn` Peng et al. 2023 (arXiv:2309.00071), section
+    3.2, and `llama3` how Llama 3.1 was trained (Grattafiori et al. 2024, arXiv:2407.21783).
+
+    Args:
+        own: (channels / 2,), as `frequencies` gives them for `base`.
+    """
+    slow = own / scaling.factor
+    match scaling.kind:
+        case "none":
+            return own
+        case "linear":
+            return slow
+        case "llama3":
+            turns = scaling.original_length * own / (2 * math.pi)
+            low, high = scaling.low_freq_factor, scaling.high_freq_factor
+            kept = ((turns - low) / (high - low)).clamp(0, 1)
+        case "yarn":
+            channels = 2 * len(own)
+
+            def channel_of(turns: float) -> float:
+                ratio = scaling.original_length / (turns * 2 * math.pi)
+                return channels * math.log(ratio) / (2 * math.log(base))
+
+            first = max(math.floor(channel_of(scaling.beta_fast)), 0)
+            last = min(math.ceil(channel_of(scaling.beta_slow)), channels - 1)
+            ramp = (torch.arange(len(own)) - first) / max(last - first, 1e-3)
+            kept = 1 - ramp.clamp(0, 1)
+    return kept * own + (1 - kept) * slow
 
 
 def sinusoids(grid: tuple[int, ...], dim: int) -> Tensor:
@@ -49,6 +89,7 @@ class Positions(nn.Module):
 
     Args:
         kind: `sinusoidal` (fixed) or `learned`.
+        before: positions that come before those of the grid; only learnt ones can.
 
     Shapes: (batch, positions, dim) → the same. Fewer positions than the grid holds are the first ones,
     or those in `positions`, (batch, positions) integers.
@@ -56,10 +97,10 @@ class Positions(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, kind: str, grid: tuple[int, ...], dim: int) -> None:
+    def __init__(self, kind: str, grid: tuple[int, ...], dim: int, before: int = 0) -> None:
         super().__init__()
         if kind == "learned":
-            self.weight = nn.Parameter(nn.init.normal_(torch.empty(math.prod(grid), dim)))
+            self.weight = nn.Parameter(nn.init.normal_(torch.empty(before + math.prod(grid), dim)))
         else:
             self.register_buffer("weight", sinusoids(grid, dim) * math.sqrt(2), persistent=False)
 
@@ -77,6 +118,8 @@ class Rotary(nn.Module):
     Args:
         grid: the positions' grid; twice its number of axes divides `head_dim`.
         head_dim: channels of a head.
+        base: along a line; over an image it is `IMAGE_BASE`.
+        scaling: along a line.
 
     Shapes: (batch, heads, positions, head_dim) → the same. Positions are the first ones of the grid, or
     those in `positions`, (batch, positions) integers.
@@ -85,12 +128,26 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, grid: tuple[int, ...], head_dim: int) -> None:
+    def __init__(
+        self,
+        grid: tuple[int, ...],
+        head_dim: int,
+        base: float = LINE_BASE,
+        scaling: RotaryScaling | None = None,
+    ) -> None:
         super().__init__()
-        rotation = angles(grid, head_dim // len(grid)).flatten(1)
+        if len(grid) == 1:
+            own = frequencies(base, head_dim)
+            own = own if scaling is None else stretched(own, scaling, base)
+            rotation = coordinates(grid) * own
+        else:
+            rotation = angles(grid, head_dim // len(grid)).flatten(1)
+        size = 1.0
+        if scaling is not None and scaling.kind == "yarn":
+            size = scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1
         # (x, y) rotated is (x, y) · cos + (y, x) · (-sin, sin): three kernels, as wide as the head.
-        sin = rotation.sin()
-        self.register_buffer("cos", rotation.cos().repeat(1, 2), persistent=False)
+        sin = rotation.sin() * size
+        self.register_buffer("cos", rotation.cos().repeat(1, 2) * size, persistent=False)
         self.register_buffer("sin", torch.cat([-sin, sin], dim=1), persistent=False)
 
     def forward(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
