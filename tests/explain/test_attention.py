@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 
 from bigmodel.errors import ConfigError, UndefinedError
-from bigmodel.explain.attention import layer_weights, rolled_out
+from bigmodel.explain.attention import attention, layer_weights, rolled_out
+from bigmodel.explain.rollout import rollout
+from bigmodel.explain.subject import Options
 from bigmodel.models.base import Model
+from bigmodel.spec import DataSpec
+from tests.explain.subjects import CLASSES, drawn, subject
+from tests.explain.subjects import KINDS as SUBJECTS
 from tests.models.cases import INPUTS, PAIR, build, samples, spec, stir
 
 KINDS = ["image", "sequence", "tokens", "padded", "features", "categories"]
@@ -93,3 +98,21 @@ def test_a_model_that_has_diverged_has_no_maps() -> None:
         next(iter(model.parameters())).fill_(torch.nan)
     with pytest.raises(UndefinedError, match=r"attention is NaN\. Its training has diverged"):
         layer_weights(model, inputs)
+
+
+@pytest.mark.parametrize("readout", [None, "pooled", "mean"])
+def test_a_class_token_is_in_the_maps_and_in_no_shares(readout: str | None) -> None:
+    of = DataSpec("toy", SUBJECTS["picture"], CLASSES)
+    model = build("transformer", of, dim=16, num_heads=4, depth=2, class_token=True, readout=readout)
+    asked = subject(model, of, *drawn("picture", 3, 2))
+    maps = attention(asked, Options()).samples[0]
+    patches = (f"{row},{column}" for row in range(4) for column in range(4))
+    assert maps[0].queries == maps[0].keys == ("class token", *patches)
+    shares = rollout(asked, Options()).values
+    assert shares.shape == (3, 1, 8, 8)
+    assert torch.allclose(shares.sum((1, 2, 3)), torch.ones(3))
+    layers = layer_weights(asked.model, asked.inputs(torch.tensor([0])))
+    whole = rolled_out([layer.weights for layer in layers])
+    row = whole[0].mean(0) if readout == "mean" else whole[0, 0]
+    expected = row[1:].view(4, 4) / row[1:].sum() / 4
+    assert torch.allclose(shares[0, 0, ::2, ::2], expected)

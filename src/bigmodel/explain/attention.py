@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.errors import DIVERGED, ConfigError, UndefinedError
-from bigmodel.explain.positions import position_labels
+from bigmodel.explain.positions import has_class_token, position_labels
 from bigmodel.explain.results import AttentionMap, AttentionMaps, AttentionOf
 from bigmodel.explain.subject import Options, Subject
 from bigmodel.explain.texts import read_text
@@ -121,6 +121,8 @@ def _maps_of(subject: Subject, place: int) -> tuple[AttentionMap, ...]:
     else:
         inputs = subject.inputs(torch.tensor([place]))
         labels = {"input": position_labels(subject.model, spec)}
+    if has_class_token(subject.model):
+        labels["input"] = ("class token", *labels["input"])
     maps = []
     for layer in layer_weights(subject.model, inputs):
         crosses = layer.of == "target to source"

@@ -20,6 +20,11 @@ def position_labels(model: nn.Module, spec: DataSpec) -> tuple[str, ...]:
     return tuple(str(step) for step in range(kind.shape[0]))
 
 
+def has_class_token(model: nn.Module) -> bool:
+    """Whether a learnt vector comes before the positions of the input."""
+    return getattr(model, "class_token", None) is not None
+
+
 def patch_side(model: nn.Module) -> int:
     """The side of a model's patches in pixels; 1 if it reads pixels."""
     sides = [module.patch_size for module in model.modules() if isinstance(module, PatchEmbedding)]

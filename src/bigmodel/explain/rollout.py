@@ -10,7 +10,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.explain.attention import layer_weights, rolled_out
 from bigmodel.explain.groups import Columns
 from bigmodel.explain.pieces import sums
-from bigmodel.explain.positions import patch_side
+from bigmodel.explain.positions import has_class_token, patch_side
 from bigmodel.explain.results import Attributions
 from bigmodel.explain.subject import Options, Subject
 from bigmodel.explain.texts import Text, read_text
@@ -67,7 +67,12 @@ def _shares(subject: Subject, inputs: Tensor) -> Tensor:
     whole = rolled_out([layer.weights for layer in layers])[0].cpu()
     if _writes(subject) or (isinstance(subject.model, Transformer) and subject.model.readout == "last"):
         return whole[-1]
-    return whole.mean(0)
+    shares = whole.mean(0)
+    if isinstance(subject.model, Transformer) and subject.model.readout in ("first", "pooled"):
+        shares = whole[0]
+    if has_class_token(subject.model):  # it is no part of the input
+        shares = shares[1:] / shares[1:].sum()
+    return shares
 
 
 def _writes(subject: Subject) -> bool:

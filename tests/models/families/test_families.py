@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bigmodel.errors import ConfigError
@@ -248,3 +250,28 @@ def test_weights_without_a_place_are_named() -> None:
     assert left == ["transformer.h.0.crossattention.bias"]
     with pytest.raises(ConfigError, match="no place for extra"):
         FAMILIES["gpt2"].to_theirs({"extra": torch.zeros(1)}, 3)
+
+
+@torch.no_grad()
+def test_a_real_model_reads_real_sentences_alike(tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2: six layers of BERT, 384 wide, trained on a billion pairs of sentences."""
+    package = pytest.importorskip("all_minilm_l6_v2")
+    folder = package.extract_model(str(tmp_path / "model"))
+    theirs = transformers.BertModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    read = tokenizer(
+        ["A cat sat on the mat.", "Rates rose by half a point, the bank said; shares fell."],
+        padding=True,
+        return_tensors="pt",
+    )
+    expected = theirs(**read)
+    options = FAMILIES["bert"].options(theirs.config.to_dict())
+    config = TransformerConfig.model_validate({"name": "transformer", "readout": "pooled", **options})
+    inputs = Tokens(512, theirs.config.vocab_size, pad=tokenizer.pad_token_id)
+    ours = Transformer(config, DataSpec("toy", inputs, CLASSES)).eval()
+    weights, left = FAMILIES["bert"].to_ours(load_file(Path(folder) / "model.safetensors"), config.depth)
+    assert left == []
+    missing, unexpected = ours.load_state_dict(weights, strict=False)
+    assert missing == ["head.weight", "head.bias"]
+    assert unexpected == []
+    assert torch.allclose(ours.features(read["input_ids"]), expected.pooler_output, atol=1e-5)
