@@ -148,7 +148,7 @@ TYPED_BOOLEANS = [
             "Here it is model.hidden_sizes, which only model=fnn knows: ",
         ),
         ("optim=Adam", "Did you mean optimizer=adam?"),
-        ("arch=resnet50", "Here it is model, one of: attention, cnn, "),
+        ("arch=resnet50", "Here it is model, one of: attention, bert, cnn, "),
         ("accelerator=tpu", "Here it is device, one of: auto, cpu, cuda, mps."),
         ("accelerator=gpu", "Did you mean device=cuda?"),
         ("gpus=2", "Did you mean device=cuda? A run uses one GPU."),

@@ -23,7 +23,7 @@ EXAMPLES = (
     ("bigmodel-train", "learns handwritten digits, in seconds"),
     ("bigmodel-train model=cnn data=mnist", "another model and data; the loss follows"),
     ("bigmodel-train trainer.epochs=20", "another setting"),
-    ("bigmodel-train find=lr", "suggests a learning rate, without training"),
+    ("bigmodel-train find=lr", "suggests a learning rate"),
     ("bigmodel-train -m optimizer.lr=0.1,0.01", "a sweep: every combination"),
     ("bigmodel-train resume=<run folder>", "resumes from its last checkpoint"),
     ("bigmodel-train model=transformer --help", "that model's settings"),
