@@ -144,11 +144,8 @@ def _compiled(
                 raise
             log(f"The {compiler.NAME} compiler failed ({first_line(error)}); another is tried.")
             continue
-        if engine is None:
-            continue
-        if is_last:
-            return _verified(engine, candidate, function, entry, log)
-        if found := _verified(engine, candidate, function, entry, log, "Another compiler may do better"):
+        instead = "Steps run eagerly" if is_last else "Another compiler may do better"
+        if engine and (found := _verified(engine, candidate, function, entry, log, instead)):
             return found
     return None
 

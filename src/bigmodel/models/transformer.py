@@ -185,9 +185,7 @@ class Transformer(TransformerBase):
         if self.pad is not None and not self.writes:
             lengths = padding.text_lengths(inputs, self.pad) + (self.class_token is not None)
         x = self._embed(inputs)
-        if (
-            lengths is not None and not self.causal
-        ):  # padding comes last: no real position before sees it
+        if lengths is not None and not self.causal:  # else no real position sees padding, which is last
             mask = padding.length_mask(lengths, x.shape[1])[:, None, None]
         for block in self.blocks:
             x = block(x, mask)

@@ -155,6 +155,40 @@ def choose(what: str, value: object, known: Mapping[Any, Any]) -> Any:
     return known[value]
 
 
+_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}
+
+
+def encoder_options(theirs: Mapping[str, Any], dropout: float) -> dict[str, Any]:
+    """Options that BERT and the vision transformer state alike; `dropout` where a file does not."""
+    return {
+        "dim": theirs["hidden_size"],
+        "depth": theirs["num_hidden_layers"],
+        "num_heads": theirs["num_attention_heads"],
+        "mlp_dim": theirs["intermediate_size"],
+        "activation": choose("hidden_act", theirs.get("hidden_act", "gelu"), _ACTIVATIONS),
+        "norm": "layernorm",
+        "norm_eps": theirs.get("layer_norm_eps", 1e-12),
+        "bias": True,
+        "initialisation": "gpt2",
+        "dropout": theirs.get("hidden_dropout_prob", dropout),
+    }
+
+
+def encoder_settings(options: TransformerConfig) -> dict[str, Any]:
+    """The same in a config.json."""
+    ours = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    return {
+        "hidden_size": options.dim,
+        "num_hidden_layers": options.depth,
+        "num_attention_heads": options.num_heads,
+        "intermediate_size": options.feed_forward_width,
+        "hidden_act": choose("activation", options.activation, ours),
+        "layer_norm_eps": options.norm_eps or 1e-5,
+        "hidden_dropout_prob": options.dropout,
+        "attention_probs_dropout_prob": options.dropout,
+    }
+
+
 def _inward(pieces: list[Tensor], form: Form) -> Tensor:
     if form == "transposed":
         pieces = [piece.t() if piece.ndim == 2 else piece for piece in pieces]

@@ -5,29 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bigmodel.models.families.base import Family, choose, layers, weights
+from bigmodel.models.families.base import (
+    Family,
+    choose,
+    encoder_options,
+    encoder_settings,
+    layers,
+    weights,
+)
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.spec import DataSpec, Tokens
-
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}
 
 
 def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
     position = theirs.get("position_embedding_type") or "absolute"
     return {
-        "dim": theirs["hidden_size"],
-        "depth": theirs["num_hidden_layers"],
-        "num_heads": theirs["num_attention_heads"],
-        "mlp_dim": theirs["intermediate_size"],
+        **encoder_options(theirs, 0.1),
         "position": choose("position_embedding_type", position, {"absolute": "learned"}),
-        "activation": choose("hidden_act", theirs.get("hidden_act", "gelu"), _ACTIVATIONS),
-        "norm_eps": theirs.get("layer_norm_eps", 1e-12),
         "token_types": theirs.get("type_vocab_size", 2),
-        "dropout": theirs.get("hidden_dropout_prob", 0.1),
-        "norm": "layernorm",
         "norm_first": False,
-        "initialisation": "gpt2",
-        "bias": True,
         "embedding_norm": True,
         "causal": bool(theirs.get("is_decoder", False)),
     }
@@ -35,20 +31,12 @@ def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(options: TransformerConfig, spec: DataSpec) -> dict[str, Any]:
     assert isinstance(spec.input, Tokens)
-    ours = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
     return {
+        **encoder_settings(options),
         "vocab_size": spec.input.vocab_size,
         "max_position_embeddings": spec.input.length,
-        "hidden_size": options.dim,
-        "num_hidden_layers": options.depth,
-        "num_attention_heads": options.num_heads,
-        "intermediate_size": options.feed_forward_width,
-        "hidden_act": choose("activation", options.activation, ours),
-        "layer_norm_eps": options.norm_eps or 1e-5,
         "type_vocab_size": options.token_types,
         "pad_token_id": spec.input.pad or 0,
-        "hidden_dropout_prob": options.dropout,
-        "attention_probs_dropout_prob": options.dropout,
     }
 
 

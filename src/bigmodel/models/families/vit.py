@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from bigmodel.errors import ConfigError
-from bigmodel.models.families.base import Family, choose, layers, weights
+from bigmodel.models.families.base import (
+    Family,
+    encoder_options,
+    encoder_settings,
+    layers,
+    weights,
+)
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.spec import DataSpec, Image
 
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}
 _ATTENTION = "encoder.layer.{}.attention.attention"
 
 
@@ -18,19 +23,10 @@ def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
     if not theirs.get("qkv_bias", True):
         raise ConfigError("The model's config.json has qkv_bias=false, which cannot be read.")
     return {
-        "dim": theirs["hidden_size"],
-        "depth": theirs["num_hidden_layers"],
-        "num_heads": theirs["num_attention_heads"],
-        "mlp_dim": theirs["intermediate_size"],
-        "activation": choose("hidden_act", theirs.get("hidden_act", "gelu"), _ACTIVATIONS),
-        "norm_eps": theirs.get("layer_norm_eps", 1e-12),
+        **encoder_options(theirs, 0.0),
         "patch_size": theirs["patch_size"],
-        "dropout": theirs.get("hidden_dropout_prob", 0.0),
         "position": "learned",
-        "norm": "layernorm",
         "norm_first": True,
-        "initialisation": "gpt2",
-        "bias": True,
         "class_token": True,
         "readout": "first",
         "causal": False,
@@ -39,20 +35,12 @@ def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(options: TransformerConfig, spec: DataSpec) -> dict[str, Any]:
     assert isinstance(spec.input, Image)
-    ours = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
     height, width = spec.input.height, spec.input.width
     return {
-        "hidden_size": options.dim,
-        "num_hidden_layers": options.depth,
-        "num_attention_heads": options.num_heads,
-        "intermediate_size": options.feed_forward_width,
-        "hidden_act": choose("activation", options.activation, ours),
-        "layer_norm_eps": options.norm_eps or 1e-5,
+        **encoder_settings(options),
         "image_size": height if height == width else [height, width],
         "patch_size": options.patch_size,
         "num_channels": spec.input.channels,
-        "hidden_dropout_prob": options.dropout,
-        "attention_probs_dropout_prob": options.dropout,
     }
 
 
