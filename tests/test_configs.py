@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from bigmodel.cli.launch.config_index import Key, read_index
 from bigmodel.cli.launch.resume_config import flatten
 from bigmodel.config import TopConfig
-from bigmodel.registry import REGISTRIES
+from bigmodel.registry import REGISTRIES, Config
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
@@ -28,6 +28,11 @@ def name_of(path: Path) -> str:
 def schema_of(path: Path) -> type[BaseModel]:
     group = path.parent.name
     return PLAIN.get(group) or REGISTRIES[group].entry(values_of(path)["name"]).config
+
+
+def shared_schema(group: str) -> type[BaseModel]:
+    """The schema of the settings that every choice of a group has."""
+    return REGISTRIES[group].shared if group in REGISTRIES else Config
 
 
 def values_of(path: Path) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def test_values_are_the_defaults_of_the_schema(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_comments_are_the_descriptions(path):
     comments = {key: found.description for key, found in keys_of(path).items()}
-    assert comments == descriptions(schema_of(path))
+    assert comments == descriptions(schema_of(path)) | descriptions(shared_schema(path.parent.name))
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -117,6 +122,12 @@ def test_top_keys_are_those_of_their_schema():
     own = {key: values[key] for key in comments if "." not in key}
     assert own == TopConfig().model_dump(mode="json")
     assert flatten(own).keys() < comments.keys()
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_shared_values_are_the_defaults_of_their_schema(kind):
+    values = values_of(CONFIGS / "train.yaml").get(kind, {})
+    assert values == shared_schema(kind)().model_dump(mode="json")
 
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=name_of)

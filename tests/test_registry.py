@@ -218,3 +218,20 @@ except ConfigError as error:
 def test_what_is_not_asked_for_is_not_imported_but_still_has_its_name() -> None:
     done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, check=True)
     assert "loss 'cross_entropy' is registered twice" in done.stdout
+
+
+class Everywhere(Config):
+    seed: int = Field(default=0, ge=0, description="of all entries")
+    lr: float | None = Field(default=None, description="an entry's own setting replaces this one")
+
+
+def test_settings_that_every_entry_has_are_parsed_apart() -> None:
+    registry = Registry("thing", "bigmodel.errors", shared=f"{__name__}:Everywhere")
+    registry.register("first", ThingConfig)(lambda config: config)
+    values = {"name": "first", "lr": 0.5, "seed": 3}
+    assert registry.parse(values).model_dump()["lr"] == 0.5
+    assert registry.parse_shared(values) == Everywhere(seed=3)
+    with pytest.raises(ConfigError, match=r"thing\.seed=-1: should be greater than or equal to 0"):
+        registry.parse_shared({"name": "first", "seed": -1})
+    with pytest.raises(ConfigError, match=r"thing\.sede: no such setting"):
+        registry.parse({"name": "first", "sede": 1})

@@ -15,6 +15,7 @@ from bigmodel.data.base import DataConfig
 from bigmodel.errors import ConfigError, did_you_mean, first_line
 from bigmodel.metrics import parse_metrics
 from bigmodel.metrics.threshold import Maximised
+from bigmodel.models.fine_tuning import FineTuningConfig
 from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.reporting.base import Labels
@@ -63,6 +64,7 @@ class RunConfig:
     """The validated configuration of a run.
 
     Attributes:
+        fine_tuning: the settings of every model, beside the model's own.
         values: plain ones for reports, without secrets.
         changed, in_sweep: the settings that were typed for it, as text by key; see `RunInfo`.
         finds_rate: whether `optimizer.lr=auto`; then `optimizer` has its default rate.
@@ -77,6 +79,7 @@ class RunConfig:
     trainer: TrainerConfig
     top: TopConfig
     values: dict[str, Any]
+    fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
     metrics: tuple[EntryConfig, ...] = ()
     finds_rate: bool = False
     changed: Mapping[str, str] = field(default_factory=dict)
@@ -173,6 +176,9 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
     values_of = {**values, "optimizer": optimizer}
     entries = {kind: attempt(partial(_entry, kind, values_of)) for kind in registry.REGISTRIES}
     plain = {
+        "fine_tuning": attempt(lambda: registry.models.parse_shared(_group("model", values)))
+        if entries["model"] is not None
+        else None,
         "device": attempt(lambda: validate(DeviceConfig, _group("device", values), "device")),
         "trainer": attempt(lambda: validate(TrainerConfig, _group("trainer", values), "trainer")),
     }

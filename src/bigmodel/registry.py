@@ -22,6 +22,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -78,11 +79,14 @@ class Registry:
         kind: the configuration group, singular (`"model"`).
         package: module or package whose import registers the built-in entries.
         call: the arguments and the result of an entry, as a signature.
+        shared: module and class, as `module:Class`, of settings that every entry has; empty: there are
+            none. An entry's own setting of the same name replaces a shared one.
     """
 
-    def __init__(self, kind: str, package: str, call: str = "(config)") -> None:
+    def __init__(self, kind: str, package: str, call: str = "(config)", shared: str = "") -> None:
         self.kind = kind
         self._call = call
+        self._shared_name = shared
         self._package = package
         self._entries: dict[str, Entry] = {}
         self._loaded = False
@@ -135,8 +139,18 @@ class Registry:
             )
         return self._entries[name]
 
+    @cached_property
+    def shared(self) -> type[Config]:
+        """The schema of the settings that every entry has."""
+        module, _, name = self._shared_name.partition(":")
+        if not module:
+            return Config
+        schema: type[Config] = getattr(importlib.import_module(module), name)
+        return schema
+
     def parse(self, values: Mapping[str, Any]) -> EntryConfig:
-        """Checks plain values, as composed from YAML, against the schema of the entry they name.
+        """Checks plain values, as composed from YAML, against the schema of the entry they name. Those
+        of `shared` are left to `parse_shared`.
 
         Raises:
             ConfigError: unknown name or key, wrong type, value out of range.
@@ -146,7 +160,21 @@ class Registry:
                 f"{self.kind}: expected settings with a `name`, got {redact(self.kind, values)!r}."
                 f" Choose one with {self.kind}=<{'|'.join(self.names())}>."
             )
-        return validate(self.entry(values["name"]).config, values, self.kind)
+        schema = self.entry(values["name"]).config
+        own = {k: v for k, v in values.items() if k not in self._shared_fields(schema)}
+        return validate(schema, own, self.kind)
+
+    def parse_shared(self, values: Mapping[str, Any]) -> Config:
+        """The settings among plain values that every entry has, as a `shared`.
+
+        Raises:
+            ConfigError: unknown name of an entry, wrong type, value out of range.
+        """
+        names = self._shared_fields(self.entry(values["name"]).config)
+        return validate(self.shared, {k: v for k, v in values.items() if k in names}, self.kind)
+
+    def _shared_fields(self, schema: type[EntryConfig]) -> set[str]:
+        return set(self.shared.model_fields) - set(schema.model_fields)
 
     def build(self, config: EntryConfig, *args: Any) -> Any:
         """The object that `config` describes: its class called with the config and `args`.
@@ -212,7 +240,12 @@ class Registry:
             importlib.import_module(f"{self._package}.{info.name}")
 
 
-models = Registry("model", "bigmodel.models", "(config, spec) -> Model")
+models = Registry(
+    "model",
+    "bigmodel.models",
+    "(config, spec) -> Model",
+    shared="bigmodel.models.fine_tuning:FineTuningConfig",
+)
 data = Registry("data", "bigmodel.data.sources", "(config) -> Dataset")
 losses = Registry("loss", "bigmodel.losses", "(config, spec) -> nn.Module of outputs and targets")
 optimizers = Registry(

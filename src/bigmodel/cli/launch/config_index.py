@@ -42,7 +42,8 @@ class Choice(NamedTuple):
 
     Attributes:
         description: the file's first comment.
-        keys: its settings, with the group's name in front of each path.
+        keys: its settings, with the group's name in front of each path, and then those that every
+            choice of the group has.
         overrides: the choices of other groups that it makes (`override /model: cnn`).
         own: it comes from the user's folder.
     """
@@ -128,14 +129,18 @@ def read_index(folders: Sequence[Path], config_name: str = "train") -> ConfigInd
         group = item.removeprefix("override ").removeprefix("optional ").strip("/ ").partition("@")[0]
         if group != "_self_" and not group.startswith("hydra"):
             groups[group] = Group(group, {}, None if value in ("null", "~", "") else value)
+    shared: dict[str, list[Key]] = {}
+    for key in primary.keys:
+        shared.setdefault(key.path.partition(".")[0], []).append(key)
     for number, folder in enumerate(folders):
         for path in sorted(folder.glob("*/*.yaml")):
             name = path.parent.name
             if name == "hydra" or name.startswith(".") or not path.is_file():
                 continue
             choices = groups.setdefault(name, Group(name, {}, None)).choices
-            choices.setdefault(path.stem, _choice(path, own=number > 0))
-    top = tuple(key for key in primary.keys if key.path.partition(".")[0] != "hydra")
+            of_all = [key for key in shared.get(name, []) if "." in key.path]
+            choices.setdefault(path.stem, _choice(path, of_all, own=number > 0))
+    top = tuple(key for key in primary.keys if key.path.partition(".")[0] not in ("hydra", *groups))
     return ConfigIndex(top, {name: group for name, group in groups.items() if group.choices})
 
 
@@ -146,14 +151,17 @@ class _File(NamedTuple):
     defaults: list[tuple[str, str]]
 
 
-def _choice(path: Path, own: bool) -> Choice:
+def _choice(path: Path, shared: Sequence[Key], own: bool) -> Choice:
     group, file = path.parent.name, _read(path, trusted=not own)
     bases = (path.with_stem(item) for item, value in file.defaults if not value and item.isidentifier())
     files = [file, *(_read(base, trusted=not own) for base in bases if base.is_file())]
-    keys = tuple(key for one in files for key in _placed(one, group))
+    keys = [key for one in files for key in _placed(one, group)]
+    if file.package != GLOBAL:
+        known = {key.path for key in keys}
+        keys += [key for key in shared if key.path not in known]
     matches = [(_OVERRIDE.match(item), value) for item, value in file.defaults if value]
     overrides = {match[1]: value for match, value in matches if match}
-    return Choice(group, path.stem, file.description, keys, overrides, own)
+    return Choice(group, path.stem, file.description, tuple(keys), overrides, own)
 
 
 def _placed(file: _File, group: str) -> Iterator[Key]:

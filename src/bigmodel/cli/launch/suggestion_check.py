@@ -82,6 +82,7 @@ def _errors(group: str, settings: dict[str, Any], name: str) -> set[str]:
         if group in REGISTRIES:
             entry: Any = {"name": name, **values}
             REGISTRIES[group].parse(without_auto_rate(entry)[0] if group == "optimizer" else entry)
+            REGISTRIES[group].parse_shared(entry)
         elif group in ("trainer", "device"):
             validate(TrainerConfig if group == "trainer" else DeviceConfig, values, group)
         else:
