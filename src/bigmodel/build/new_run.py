@@ -16,6 +16,9 @@ from torch import nn
 from bigmodel import registry
 from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
+from bigmodel.build.pretrained.loading import load_weights
+from bigmodel.build.pretrained.source import Source
+from bigmodel.build.pretrained.start import start_from, suit_target
 from bigmodel.build.ranks import check_ranks, for_ranks, synchronise
 from bigmodel.checkpointing.saver import NoSaver, Saver, ShardSaver
 from bigmodel.config import RunConfig
@@ -90,6 +93,7 @@ def build_run(
     console: Callable[[Path], Sink] = Console,
     read: Callable[[RunConfig, Preprocessing | None], Dataset] = read_dataset,
     ranks: Ranks = ALONE,
+    goes_on: bool = False,
 ) -> Run:
     """Builds everything that `fit` needs. Nothing is written before `fit`.
 
@@ -100,16 +104,22 @@ def build_run(
         console: makes the sink that shows the run to the user, given the folder.
         read: reads the data, as `read_dataset` does.
         ranks: the processes that train together; the first one alone writes files and messages.
+        goes_on: the run has weights in a checkpoint, which replace those of `model.pretrained`.
 
     Raises:
-        ConfigError, SpecError, DataError, DeviceError: a part is wrong, or parts do not fit each other.
+        ConfigError, SpecError, DataError, CheckpointError, DeviceError: a part is wrong, or parts do not
+            fit each other.
     """
     config, degrees = for_ranks(config, ranks), config.device.parallel.over(ranks.size)
     trainer = config.trainer
+    source = None
+    if not goes_on:
+        config, source = start_from(config)
     runtime = prepare(config.device, config.top.seed, ranks.gpu, ranks.sharing)
     ranks = ranks.sharing_layers(degrees.tensor)
     with ranks.first():
         dataset = read(config, learnt)
+    config = suit_target(config, dataset.spec)
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
@@ -117,7 +127,7 @@ def build_run(
     with closing((val or train).epoch(0)) as batches:
         first = next(batches)
     sample = first.inputs[:1]
-    loss, model, layers, rows = _model(config, dataset, runtime, first)
+    loss, model, layers, rows = _model(config, dataset, runtime, first, source)
     chosen_metrics = choose_metrics(config.metrics, dataset.spec.target)
     rows += _rows("Warning", custom_parts.try_metrics(chosen_metrics))
     _check_threshold(config, dataset)
@@ -199,7 +209,7 @@ def _batches(
 
 
 def _model(
-    config: RunConfig, dataset: Dataset, runtime: Runtime, batch: Batch
+    config: RunConfig, dataset: Dataset, runtime: Runtime, batch: Batch, source: Source | None
 ) -> tuple[Loss, nn.Module, list[Layer], list[tuple[str, str]]]:
     """Loss and model on the device, the model's summary, and rows for the header."""
     torch.manual_seed(config.top.seed)  # the weights depend on nothing else
@@ -207,13 +217,16 @@ def _model(
     loss = build_loss(config.loss, spec).to(runtime.device)
     model: nn.Module = registry.models.build(config.model, spec)
     custom_parts.check_model(model, config.model)
+    pretrained = [] if source is None else [load_weights(model, source, config.model, spec)]
     model.to(runtime.device)
     warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
     layers = summarize(model, batch.inputs[:1])
     if config.trainer.recompute == "blocks":
         _recompute(model, config)
     compiling = compile_model(model, runtime.device) if config.device.compile else []
-    return loss, model, layers, [*_rows("Compiling", compiling), *_rows("Warning", warnings)]
+    rows = [*_rows("Pretrained", pretrained), *_rows("Compiling", compiling)]
+    rows += _rows("Warning", warnings)
+    return loss, model, layers, rows
 
 
 def _recompute(model: nn.Module, config: RunConfig) -> None:

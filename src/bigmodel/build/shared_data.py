@@ -75,6 +75,7 @@ def _key(config: RunConfig) -> str:
     """What the data depends on, as a file name."""
     settings = {
         "data": config.values["data"],
+        "pretrained": config.fine_tuning.pretrained,
         "limit": config.values["trainer"].get("limit"),
         "plugins": config.top.plugins,
     }

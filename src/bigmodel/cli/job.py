@@ -187,9 +187,11 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
     """The same for a resumed run; None if it is finished."""
     from bigmodel.build.dataset import read_dataset
     from bigmodel.build.new_run import build_run
+    from bigmodel.build.pretrained.start import as_started
     from bigmodel.build.resumed_run import resume_run, saved_statistics
     from bigmodel.checkpointing.checkpoint import load_newest
     from bigmodel.cli.launch.resume_check import check_plugins, check_same
+    from bigmodel.cli.launch.resume_config import read_config
     from bigmodel.cli.launch.unfinished_runs import check_may_restart, has_checkpoint
     from bigmodel.config import parse, to_plain, to_shown
     from bigmodel.distributed.ranks import ALONE
@@ -205,9 +207,10 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
         print(escape_message(message))  # noqa: T201
         return build_run(typed, folder, **how)
     newest = load_newest(folder / "checkpoints", ranks)
+    typed = as_started(typed, newest.facts, read_config(folder)["model"])
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, invocation.current.may_change)
-    run = build_run(typed, folder, saved_statistics(newest, changed), **how)
+    run = build_run(typed, folder, saved_statistics(newest, changed), goes_on=True, **how)
     run = resume_run(run, newest, changed, partial(read_dataset, typed))
     summary = read_summary(folder)
     if ranks.from_first(run.over and summary is not None and summary.status == "finished"):

@@ -21,7 +21,13 @@ from bigmodel.data.arrays.reader import ArraysReader
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
 from bigmodel.data.digest import DigestBuilder
-from bigmodel.data.normalize import image_statistics, scale_targets, standardise, value_statistics
+from bigmodel.data.normalize import (
+    ImageScaling,
+    image_statistics,
+    scale_targets,
+    standardise,
+    value_statistics,
+)
 from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.splits import fold_split, plain_split, stratified_split
@@ -109,13 +115,18 @@ class Standardised(NamedTuple):
 def standardised(
     config: DataConfig, inputs: Input, parts: Mapping[PartName, Part], normalize: bool
 ) -> Standardised:
-    """Standardises parts with a resumed run's statistics, or else with those of the training set."""
+    """Standardises parts with the statistics of a resumed run or a pretrained model, or else with those
+    of the training set."""
     if not normalize or isinstance(inputs, Tokens):
         return Standardised(parts)
     learnt, training = config.learnt(inputs), parts["train"].inputs
     if isinstance(inputs, Image):
-        mean, std = image_statistics(training) if learnt is None else (learnt.mean, learnt.std)
-        return Standardised(parts, None, mean, std)
+        if learnt is not None:
+            return Standardised(parts, None, learnt.mean, learnt.std)
+        pretrained = config.pretrained(ImageScaling)
+        if pretrained is not None and len(pretrained.mean) == inputs.channels:
+            return Standardised(parts, None, *pretrained)
+        return Standardised(parts, None, *image_statistics(training))
     reader = None if learnt is None else config.learnt_reader(ArraysReader)
     statistics = (reader and reader.statistics) or value_statistics(training)
     scaled = {

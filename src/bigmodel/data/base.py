@@ -30,6 +30,7 @@ ValFraction = Annotated[
     float, Field(gt=0, lt=1, description="share of the training set held out for validation, 0 to 1")
 ]
 ReaderT = TypeVar("ReaderT", bound=Reader)
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -123,6 +124,7 @@ class DataConfig(EntryConfig):
     )
 
     _learnt: Preprocessing | None = PrivateAttr(default=None)
+    _pretrained: tuple[Any, ...] = PrivateAttr(default=())
 
     def resuming(self, learnt: Preprocessing | None) -> Self:
         """A copy for a resumed run, with the statistics and vocabularies that it has learnt: computed
@@ -140,6 +142,17 @@ class DataConfig(EntryConfig):
         """A resumed run's reader; None for a new run."""
         reader = None if self._learnt is None else self._learnt.reader
         return reader if isinstance(reader, kind) else None
+
+    def starting_from(self, *inputs: Any) -> Self:
+        """A copy for a model that is not trained from nothing, with what it expects of its inputs, such
+        as the vocabulary of its tokens."""
+        copy = self.model_copy()
+        copy._pretrained = inputs
+        return copy
+
+    def pretrained(self, kind: type[T]) -> T | None:
+        """What of that kind the model expects of its inputs; None: the data decides."""
+        return next((one for one in self._pretrained if isinstance(one, kind)), None)
 
     @property
     def token_bound(self) -> int | None:

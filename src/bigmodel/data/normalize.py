@@ -6,11 +6,22 @@ division by 0.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from bigmodel.errors import DataError
 from bigmodel.spec import Classes, Target, Values
+
+
+class ImageScaling(NamedTuple):
+    """Mean and deviation of each channel, of pixels from 0 to 1, that a pretrained model was trained
+    with: both (channels, 1, 1)."""
+
+    mean: Tensor
+    std: Tensor
+
 
 _CHUNK = 4096  # images at once, so that a large part is never all in float64
 

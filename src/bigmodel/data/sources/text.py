@@ -77,6 +77,10 @@ class TextDataReader(VocabularyReader):
 
     context: int
 
+    def encode(self, text: str) -> list[int]:
+        """See `TextReader.encode`; begins as a text does."""
+        return [*self.vocabulary.opening, *map(int, self.vocabulary.encode(text))]
+
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:  # noqa: ARG002
         """See `Reader.read`. Targets are always read: they are the tokens of the text itself."""
         files = text_files.text_files_in(path, "path")
@@ -101,7 +105,8 @@ class TextDataReader(VocabularyReader):
             if passage is not passages[0]:
                 pieces.append(np.array([self.vocabulary.end], pieces[0].dtype))
             where = str(passage.file)
-            pieces.append(self.vocabulary.encode(passage, where, passage.first))
+            encoded = self.vocabulary.encode(passage, where, passage.first)
+            pieces += [np.array(self.vocabulary.opening, encoded.dtype), encoded]
         return torch.from_numpy(np.concatenate(pieces))
 
 
@@ -169,7 +174,7 @@ def _load_or_make(
             # A vocabulary with an end token, or without, may not suit the texts; see `_tokenize`.
             if found is not None and (
                 found.facts["vocabulary"] == learnt
-                or (found.facts["vocabulary"]["end"] is None) != (before.vocabulary.end is None)
+                or not _suits(before.vocabulary, found.facts["vocabulary"]["end"] is not None)
             ):
                 return found
             name = token_cache.entry_name([options, learnt])
@@ -180,7 +185,9 @@ def _options(config: TextConfig, digests: Mapping[str, list[str]]) -> dict[str, 
     """All that the tokens of a new run depend on, as JSON values."""
     options: dict[str, Any] = {"texts": dict(digests)}
     options |= {key: getattr(config, key) for key in _TOKENS_DEPEND_ON}
-    if config.tokenizer is not None:
+    if (pretrained := config.pretrained(Vocabulary)) is not None:
+        options["pretrained"] = pretrained.model_dump()
+    elif config.tokenizer is not None:
         options["tokenizer"] = file_digests([Path(config.tokenizer).expanduser()])  # "": not readable
     elif config.unit == "bpe":
         options |= {"vocab_size": config.vocab_size, "library": version("tokenizers")}
@@ -214,9 +221,14 @@ def _tokenize(
         passages = [*passages, *parts.pop("val")]
     several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
     special: list[Special] = ["end"] if several else []
-    if before is not None and several != (before.vocabulary.end is not None):
+    if before is not None and not _suits(before.vocabulary, several):
         before = None
     vocabulary = text_files.vocabulary_of(config, before, parts["train"], config.unit, special)
+    if several and vocabulary.end is None:
+        raise DataError(
+            f"data.path={config.path}: {len(passages):,} texts, but the tokenizer of model.pretrained"
+            " has no token that ends a text. Pass one file."
+        )
     read, total = 0, sum(map(len, itertools.chain(*parts.values())))
 
     def counted_pieces(passage: Passage) -> Iterator[str]:
@@ -232,6 +244,7 @@ def _tokenize(
             for place, passage in enumerate(part):
                 if place:
                     stream.write(np.array([vocabulary.end]))
+                stream.write(np.array(vocabulary.opening, np.int64))
                 pieces, where = counted_pieces(passage), str(passage.file)
                 for ids in vocabulary.encode_pieces(pieces, where, passage.first):
                     stream.write(ids)
@@ -240,6 +253,12 @@ def _tokenize(
         "bad": bad,
         "summary": _summary(passages, parts["train"], vocabulary if before is None else None),
     }
+
+
+def _suits(vocabulary: Vocabulary, several: bool) -> bool:
+    """Whether a vocabulary has an end token if there are several texts, and only then, unless it is a
+    pretrained model's."""
+    return vocabulary.unit == "pretrained" or several == (vocabulary.end is not None)
 
 
 def _split_by_position(config: TextConfig, passages: Sequence[Passage]) -> dict[PartName, list[Passage]]:

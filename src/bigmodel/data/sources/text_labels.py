@@ -266,4 +266,8 @@ def _encode_texts(
     # The user's own tokenizer may produce no tokens for a text: one unknown token replaces it.
     tokens = torch.cat([encoded.tokens, encoded.tokens.new_tensor([vocabulary.unknown])])
     starts = encoded.starts.masked_fill(encoded.sizes == 0, len(encoded.tokens))
+    for place in range(1, vocabulary.template[1] + 1):  # what comes after a text is never cut
+        longer = encoded.sizes > length
+        last = encoded.starts + encoded.sizes - place
+        tokens[(starts + length - place)[longer]] = tokens[last[longer]]
     return Texts(tokens, starts, sizes, targets, vocabulary.pad), int((encoded.sizes > length).sum())

@@ -60,7 +60,7 @@ def vocabulary_of(
     unit: Unit,
     special: Sequence[Special],
 ) -> Vocabulary:
-    """The vocabulary of a resumed run, or else a new one.
+    """The vocabulary of a resumed run or of a pretrained model, or else a new one.
 
     Args:
         before: the resumed run's reader; None: a new run.
@@ -72,6 +72,8 @@ def vocabulary_of(
     """
     if before is not None:
         return before.vocabulary
+    if (pretrained := config.pretrained(Vocabulary)) is not None:
+        return pretrained
     tokenizer = None if config.tokenizer is None else resolve_path(config, "tokenizer")
     return build_vocabulary(texts, unit, config.vocab_size, tokenizer, special)
 

@@ -62,18 +62,22 @@ class Vocabulary(Config):
     """All tokens, and the text of each.
 
     Attributes:
-        unit: what a token is: a character, a byte, a learnt subword, or a token of the user's own
-            tokenizer.
+        unit: what a token is: a character, a byte, a learnt subword, a token of the user's own
+            tokenizer, or one of a pretrained model's.
         letters: of `character`: all characters with a token, in the order of their tokens.
-        tokenizer: of `bpe` and `tokenizer`: the library's JSON text.
+        tokenizer: of `bpe`, `tokenizer` and `pretrained`: the library's JSON text.
         exact: decoding restores each text exactly.
-        pad, start, end, unknown: special tokens, after all others; None: there is none.
+        rows: of `pretrained`: how many tokens the model has vectors for, which may be more than the
+            tokenizer has.
+        pad, start, end, unknown: special tokens, after all others, or for `pretrained` among them; None:
+            there is none.
     """
 
-    unit: Literal["character", "byte", "bpe", "tokenizer"]
+    unit: Literal["character", "byte", "bpe", "tokenizer", "pretrained"]
     letters: str = ""
     tokenizer: str = ""
     exact: bool = True
+    rows: int = 0
     pad: int | None = None
     start: int | None = None
     end: int | None = None
@@ -94,6 +98,8 @@ class Vocabulary(Config):
     @cached_property
     def size(self) -> int:
         """Number of all tokens."""
+        if self.unit == "pretrained":
+            return max(self.rows, self.base_size)
         special = (self.pad, self.start, self.end, self.unknown)
         return self.base_size + sum(token is not None for token in special)
 
@@ -144,8 +150,32 @@ class Vocabulary(Config):
         else:
             yield from self._encode_batches(_valid(split_long_text(text), where, first), _PIECES)
 
+    def number_of(self, token: str) -> int | None:
+        """The number of a token of a tokenizer, as it is spelt there; None: there is none."""
+        number: int | None = self._engine.token_to_id(token)
+        return number
+
+    @cached_property
+    def template(self) -> tuple[int, int]:
+        """How many special tokens a pretrained model has before and after each text, such as [CLS] and
+        [SEP]."""
+        if self.unit != "pretrained":
+            return 0, 0
+        with self._translated_errors():
+            added = self._engine.encode("a").special_tokens_mask
+        own = [place for place, special in enumerate(added) if not special]
+        return (own[0], len(added) - 1 - own[-1]) if own else (0, 0)
+
+    @cached_property
+    def opening(self) -> list[int]:
+        """The tokens that a pretrained model expects at the beginning of a text."""
+        before, after = self.template
+        added = self._engine.encode("").ids if before else []
+        return list(map(int, added[: len(added) - after]))
+
     def encode_all(self, texts: Sequence[str]) -> Encoded:
-        """The tokens of many texts, faster than one by one.
+        """The tokens of many texts, faster than one by one; of a pretrained model, with the special
+        tokens of its `template`.
 
         Raises:
             DataError: a character has no token.
@@ -157,7 +187,7 @@ class Vocabulary(Config):
             encoded: list[Ids] = []
             work, count = "Tokenizing texts", f"{len(texts):,}"
             with progress_messages.report_progress(lambda: f"{work}: {len(encoded):,} of {count}"):
-                for ids in self._encode_batches(texts, _TEXTS):
+                for ids in self._encode_batches(texts, _TEXTS, special=True):
                     encoded.append(ids)  # noqa: PERF402  counted while it grows
             sizes, tokens = [len(ids) for ids in encoded], self._concatenate(encoded)
         return Encoded(torch.from_numpy(tokens), torch.tensor(sizes, dtype=torch.int64))
@@ -175,7 +205,7 @@ class Vocabulary(Config):
         if self.unit == "byte":  # a model may generate invalid UTF-8
             return bytes(plain).decode(errors="replace")
         with self._translated_errors():
-            return str(self._engine.decode(plain, skip_special_tokens=False))
+            return str(self._engine.decode(plain, skip_special_tokens=self.unit == "pretrained"))
 
     def __str__(self) -> str:
         match self.unit:
@@ -186,7 +216,8 @@ class Vocabulary(Config):
             case "bpe":
                 return f"{self.base_size:,} subwords learnt from the training set"
         changed = "" if self.exact else "; decoding does not restore every text"
-        return f"{self.base_size:,} subwords of the given tokenizer{changed}"
+        whose = "pretrained model's" if self.unit == "pretrained" else "given"
+        return f"{self.base_size:,} subwords of the {whose} tokenizer{changed}"
 
     @cached_property
     def _engine(self) -> Any:
@@ -221,12 +252,16 @@ class Vocabulary(Config):
             )
         return tokens.astype(self._dtype)
 
-    def _encode_batches(self, texts: Iterable[str], count: int) -> Iterator[Ids]:
-        """The tokens of each text, from the tokenizers library."""
-        texts = iter(texts)
+    def _encode_batches(self, texts: Iterable[str], count: int, special: bool = False) -> Iterator[Ids]:
+        """The tokens of each text, from the tokenizers library.
+
+        Args:
+            special: with the special tokens of a pretrained model's template.
+        """
+        texts, added = iter(texts), special and self.unit == "pretrained"
         while batch := list(islice(texts, count)):
             with self._translated_errors():
-                encoded = self._engine.encode_batch_fast(batch, add_special_tokens=False)
+                encoded = self._engine.encode_batch_fast(batch, add_special_tokens=added)
             for one in encoded:
                 yield np.array(one.ids, self._dtype)
 
@@ -237,7 +272,7 @@ class Vocabulary(Config):
     def _translated_errors(self) -> Iterator[None]:
         """Raises a DataError for whatever the library raises with the user's own tokenizer: also for a
         panic, which is not an `Exception`. What a panic prints is suppressed."""
-        if self.unit != "tokenizer":
+        if self.unit not in ("tokenizer", "pretrained"):
             yield
             return
         try:
@@ -253,9 +288,9 @@ class Vocabulary(Config):
             elif "unk" in str(error).lower():
                 why = "It has no token for unknown text."
             fault = first_line(error, type(error).__name__)
+            key = "data.tokenizer" if self.unit == "tokenizer" else "model.pretrained"
             raise DataError(
-                f"data.tokenizer: the tokenizer fails on a text: {fault}. {why} Use another "
-                "tokenizer.json."
+                f"{key}: the tokenizer fails on a text: {fault}. {why} Use another tokenizer.json."
             ) from error
 
     @cached_property
@@ -268,6 +303,9 @@ class Vocabulary(Config):
         for token, number in self._engine.get_vocab(with_added_tokens=True).items():
             spelt = all(letter in byte_of for letter in token)
             counts[number] = _count_characters(bytes(byte_of[c] for c in token)) if spelt else len(token)
+        for number, token in self._engine.get_added_tokens_decoder().items():
+            if token.special and self.unit == "pretrained":  # it stands for no text
+                counts[number] = 0
         return counts
 
 
@@ -278,7 +316,9 @@ class VocabularyReader(TextReader):
     encoding: str = "utf-8"
 
     def encode(self, text: str) -> list[int]:
-        """See `TextReader.encode`."""
+        """See `TextReader.encode`; with the special tokens that a pretrained model has around a text."""
+        if any(self.vocabulary.template):
+            return [int(token) for token in self.vocabulary.encode_all([text]).tokens]
         tokens: list[int] = self.vocabulary.encode(text).tolist()
         return tokens
 

@@ -1,0 +1,109 @@
+"""The options of a model that starts from given weights, and what its data is read with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bigmodel import registry
+from bigmodel.build.pretrained.source import Source, expected_inputs, read_source
+from bigmodel.config import RunConfig
+from bigmodel.data.preprocessing import Preprocessing
+from bigmodel.data.texts.vocabulary import Vocabulary
+from bigmodel.errors import ConfigError
+from bigmodel.models.families import FAMILIES
+from bigmodel.spec import DataSpec, NextTokens
+
+FREE = ("dropout", "readout", "initialisation", "zero_init_outputs")
+"""Options that do not follow from weights: a value that is typed counts."""
+
+_OF_TOKENIZER = ("data.tokenizer", "data.unit", "data.vocab_size")
+
+
+def start_from(config: RunConfig) -> tuple[RunConfig, Source | None]:
+    """The configuration with the options that the weights of `model.pretrained` need, and what it names.
+
+    Raises:
+        ConfigError: there is nothing, or a setting that was typed does not go with it.
+        CheckpointError, DataError: it cannot be read.
+    """
+    path = config.fine_tuning.pretrained
+    if path is None:
+        return config, None
+    source = read_source(path)
+    _check_model(config, source)
+    options = {
+        key: value
+        for key, value in source.options.items()
+        if key not in FREE or f"model.{key}" not in config.changed
+    }
+    suited = with_options(config, options)
+    _check_typed(config, suited, source)
+    return replace(suited, data=config.data.starting_from(*source.inputs)), source
+
+
+def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
+    """The configuration with other options of its model, also in the values that are saved."""
+    own = {key: value for key, value in options.items() if key in type(config.model).model_fields}
+    model = registry.models.parse({**config.model.model_dump(), **own})
+    saved = {key: value for key, value in model.model_dump(mode="json").items() if key in own}
+    values = {**config.values, "model": {**config.values["model"], **saved}}
+    return replace(config, model=model, values=values)
+
+
+def suit_target(config: RunConfig, spec: DataSpec) -> RunConfig:
+    """The same for what the model is to predict: only a model that writes can have a tied head."""
+    tied = getattr(config.model, "tied_embeddings", False)
+    if config.fine_tuning.pretrained is None or not tied or isinstance(spec.target, NextTokens):
+        return config
+    return with_options(config, {"tied_embeddings": False})
+
+
+def as_started(config: RunConfig, facts: Mapping[str, Any], composed: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run that goes on, with the model's options as they were at its start. What
+    the run started from need not be there any more.
+
+    Args:
+        facts: of its newest checkpoint.
+        composed: the model's settings as they were composed then, before the weights were looked at.
+    """
+    saved, prepared = facts.get("settings"), facts.get("prepared")
+    if config.fine_tuning.pretrained is None or saved is None or prepared is None:
+        return config
+    now = config.values["model"]
+    kept = {k: v for k, v in saved["model"].items() if k in now and now[k] == composed.get(k)}
+    inputs = expected_inputs(Preprocessing.from_facts(prepared))
+    return replace(with_options(config, kept), data=config.data.starting_from(*inputs))
+
+
+def _check_model(config: RunConfig, source: Source) -> None:
+    """Raises ConfigError if another model was chosen than the one that the weights are of."""
+    name = source.options.get("name", config.model.name)
+    needed = name if source.family is None else source.family.model_type
+    chosen = config.changed.get("model", config.model.name)
+    is_other_family = source.family is not None and chosen in FAMILIES and chosen != needed
+    if config.model.name != name or is_other_family:
+        raise ConfigError(
+            f"model={chosen}: {source.where} holds weights of another model, {source.about}. Use"
+            f" model={needed}"
+        )
+
+
+def _check_typed(config: RunConfig, suited: RunConfig, source: Source) -> None:
+    """Raises ConfigError if a setting that was typed does not go with the weights."""
+    has_tokenizer = any(isinstance(one, Vocabulary) for one in source.inputs)
+    for key, text in config.changed.items():
+        group, _, path = key.partition(".")
+        option = path.partition(".")[0]
+        if group == "model" and option in source.options:
+            typed, needed = (getattr(each.model, option, None) for each in (config, suited))
+            if typed != needed:
+                raise ConfigError(
+                    f"{key}={text}: the weights of {source.where} have model.{option}={needed}. Leave it"
+                    " out."
+                )
+        if key in _OF_TOKENIZER and has_tokenizer:
+            raise ConfigError(
+                f"{key}={text}: {source.where} comes with its own tokenizer. Leave it out."
+            )

@@ -1,0 +1,96 @@
+"""Reads the tensors of a pretrained model: safetensors or PyTorch files, in one or several shards."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bigmodel.errors import CheckpointError, first_line
+from bigmodel.runtime import nested_json
+
+SAFETENSORS, PICKLED = (".safetensors",), (".bin", ".pth", ".pt")
+_NAMES = ("model.safetensors", "pytorch_model.bin")
+_AGAIN = "Download or copy it again."
+
+
+def weight_files(folder: Path, where: str) -> list[Path]:
+    """The files with the weights of a folder as Hugging Face's libraries write it.
+
+    Raises:
+        CheckpointError: there are none, or a shard is missing.
+    """
+    for name in _NAMES:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            return _shards(index, where)
+    raise CheckpointError(
+        f"{where}: the folder has no weights: neither {' nor '.join(_NAMES)}, nor an index of several."
+    )
+
+
+def read_tensors(files: list[Path], where: str) -> dict[str, Tensor]:
+    """All tensors of some files, by name. Pickled ones run no code.
+
+    Raises:
+        CheckpointError: a file is damaged, or holds other things than tensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= _read(file, where)
+    return tensors
+
+
+def _shards(index: Path, where: str) -> list[Path]:
+    try:
+        listed = nested_json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted({str(name) for name in listed.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{where}: {index.name} lists no shards: {first_line(error, type(error).__name__)}. {_AGAIN}"
+        ) from error
+    files = [index.with_name(name) for name in names if Path(name).name == name]
+    if missing := [name for name in names if index.with_name(name) not in files] + [
+        file.name for file in files if not file.is_file()
+    ]:
+        raise CheckpointError(
+            f"{where}: {missing[0]} is not in the folder, one of {len(names)} shards that {index.name}"
+            " lists. Download it too."
+        )
+    return files
+
+
+def _read(file: Path, where: str) -> dict[str, Tensor]:
+    try:
+        if file.suffix in SAFETENSORS:
+            return dict(load_file(file))
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{where}: {file.name} is pickled, and holds more than tensors, or is damaged. Only tensors"
+            " are read from such a file, since anything else may run code. Use a safetensors file."
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+        fault = first_line(error, type(error).__name__)
+        raise CheckpointError(f"{where}: {file.name} is damaged: {fault}. {_AGAIN}") from error
+    return _tensors_of(content, file, where)
+
+
+def _tensors_of(content: Any, file: Path, where: str) -> dict[str, Tensor]:
+    """The weights in what a training program has saved: by name, or under a usual key."""
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if isinstance(content, dict):
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    raise CheckpointError(f"{where}: {file.name} holds no tensors by name.")
