@@ -123,6 +123,16 @@ def test_statistics_must_be_usable(mean, std, words):
         check(made)
 
 
+def test_tokens_of_two_bytes_are_checked() -> None:
+    stream = torch.tensor([1, 60_000, 2] * 8).to(torch.uint16)
+    part = Windows.side_by_side(stream, 4, whole=True)
+    spec = DataSpec("toy", Tokens(4, 60_001), NextTokens(60_001), {"train": 6})
+    check(Dataset(spec, part))
+    spec = DataSpec("toy", Tokens(4, 60_000), NextTokens(60_000), {"train": 6})
+    with pytest.raises(DataError, match="tokens are out of range"):
+        check(Dataset(spec, part))
+
+
 def test_tokens_in_memory_are_checked_without_as_much_memory_again() -> None:
     stream = torch.zeros(60_000_000, dtype=torch.uint8)
     memory = PeakMemory(torch.device("cpu"))

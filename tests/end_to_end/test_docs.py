@@ -29,6 +29,7 @@ from bigmodel.cli.launch.run_folder import register_resolver
 from bigmodel.config import parse, to_plain
 from bigmodel.errors import SpecError
 from bigmodel.spec import Input, Target
+from tests import hugging_face
 from tests.cli.commands.cli import Bigmodel, caller
 from tests.end_to_end import pages
 from tests.end_to_end.conftest import Command
@@ -170,6 +171,12 @@ def write_data(folder: Path) -> None:
     np.savez(folder / "mine.npz", inputs=readings, targets=(readings[:, 0] > 0).astype(int))
     broken = "".join(f"{a:.3f},{b:.3f},{c:.3f},{int(a > 0)}\n" for a, b, c in readings)
     (folder / "sensors.csv").write_text("a,b,c,broken\n" + broken)
+    mails = "".join(
+        f"{('buy now', 'see you')[n % 2]} {n},{('spam', 'mail')[n % 2]}\n" for n in range(60)
+    )
+    (folder / "mails.csv").write_text("mail,kind\n" + mails)
+    hugging_face.write_folder(folder / "all-MiniLM-L6-v2", "bert", max_position_embeddings=512)
+    hugging_face.write_folder(folder / "my-llama", "llama")
     write_photos(folder / "photos")
     write_recordings(folder / "recordings")
     write_idx(folder / "idx")

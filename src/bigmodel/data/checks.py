@@ -142,6 +142,8 @@ def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where
 
 def _check_range(numbers: Tensor, count: int, what: str, where: str) -> None:
     def outside(some: Tensor) -> Tensor:
+        if some.dtype in (torch.uint16, torch.uint32):  # which torch cannot compare
+            some = some.long()
         return (some < 0) | (some > count - 1)  # not >= count: 256 is no byte
 
     # A sum over all would take eight times the memory of a text's bytes.

@@ -56,15 +56,13 @@ def _shards(index: Path, where: str) -> list[Path]:
         raise CheckpointError(
             f"{where}: {index.name} lists no shards: {first_line(error, type(error).__name__)}. {_AGAIN}"
         ) from error
-    files = [index.with_name(name) for name in names if Path(name).name == name]
-    if missing := [name for name in names if index.with_name(name) not in files] + [
-        file.name for file in files if not file.is_file()
-    ]:
+    inside = {name for name in names if Path(name).name == name and index.with_name(name).is_file()}
+    if missing := [name for name in names if name not in inside]:
         raise CheckpointError(
             f"{where}: {missing[0]} is not in the folder, one of {len(names)} shards that {index.name}"
             " lists. Download it too."
         )
-    return files
+    return [index.with_name(name) for name in names]
 
 
 def _read(file: Path, where: str) -> dict[str, Tensor]:

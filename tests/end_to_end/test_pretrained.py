@@ -1,0 +1,85 @@
+"""A model that starts from given weights, as a user trains it, goes on with it, and uses it."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands.cli import Bigmodel, caller
+from tests.end_to_end.conftest import Command, Result
+from tests.hugging_face import LENGTH, TEXTS, write_folder, write_table
+
+QUICK = ("device=cpu", "trainer.tensorboard=false", "trainer.epochs=2", "trainer.checkpoint.interval=0")
+
+
+@pytest.fixture
+def bigmodel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bigmodel:
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """The settings of a run on labelled texts that starts from a folder."""
+    write_folder(tmp_path / "folder", "bert")
+    table = write_table(
+        tmp_path / "mails.csv", TEXTS * 4, ["even" if len(t) % 2 else "odd" for t in TEXTS * 4]
+    )
+    return ["data=text_labels", f"data.path={table}", f"data.length={LENGTH}", "model=bert", *QUICK]
+
+
+def folder_of(result: Result) -> Path:
+    assert result.status == 0, result.err
+    assert result.folder is not None
+    return result.folder
+
+
+def test_a_run_needs_what_it_started_from_no_more(
+    command: Command, bigmodel: Bigmodel, words: list[str], tmp_path: Path
+) -> None:
+    words.append("model.pretrained=folder")
+    whole = folder_of(command(*words))
+    half = folder_of(command(*words, "trainer.epochs=1", "scheduler=constant"))
+    shutil.rmtree(tmp_path / "folder")
+    resumed = command(f"resume={half}", "trainer.epochs=2")
+    assert resumed.status == 0, resumed.err
+    assert resumed.summary()["steps"] == json.loads((whole / "summary.json").read_text())["steps"]
+    said = bigmodel("predict", whole, "--input", tmp_path / "mails.csv", "--device", "cpu")
+    assert len(list(csv.DictReader(io.StringIO(said.out)))) == 4 * len(TEXTS)
+    figures = json.loads(bigmodel("eval", whole, "--json", "--device", "cpu").out)["figures"]
+    best = json.loads((whole / "summary.json").read_text())["best"]
+    assert figures == {key: pytest.approx(best[key]) for key in figures}
+    missing = command(*words)
+    assert missing.status == 1
+    assert missing.err == "bigmodel-train: model.pretrained=folder: there is no such file or folder.\n"
+
+
+def test_a_resumed_run_is_the_run_that_was_never_stopped(command: Command, words: list[str]) -> None:
+    words += ["model.pretrained=folder", "scheduler=constant"]
+    whole = command(*words)
+    half = folder_of(command(*words, "trainer.epochs=1"))
+    resumed = command(f"resume={half}", "trainer.epochs=2")
+    told = ("train/loss", "val/loss", "val/accuracy")
+    last, other = (result.records()[-1] for result in (whole, resumed))
+    assert {key: last[key] for key in told} == {key: other[key] for key in told}
+
+
+def test_a_run_is_what_another_starts_from(command: Command, words: list[str]) -> None:
+    first = folder_of(command(*words, "model.pretrained=folder"))
+    second = command(*words, f"model.pretrained={first}", "trainer.epochs=1", "optimizer.lr=1e-9")
+    assert "of a run on text_labels" in second.out
+    assert "new:" not in second.out
+    best = json.loads((first / "summary.json").read_text())["best"]
+    assert second.summary()["best"]["val/loss"] == pytest.approx(best["val/loss"], rel=1e-4)
+
+
+def test_a_mistake_is_told_in_one_line(command: Command, words: list[str]) -> None:
+    where = "model.pretrained=folder"
+    for word, message in {
+        "model.dim=96": f"the weights of {where} have model.dim=48. Leave it out.",
+        "model=gpt2": f"{where} holds weights of another model, bert. Use model=bert",
+    }.items():
+        said = command(*words, where, word)
+        assert (said.status, said.err) == (1, f"bigmodel-train: {word}: {message}\n")
