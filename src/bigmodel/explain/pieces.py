@@ -61,6 +61,8 @@ def special_tokens(reader: TextReader) -> dict[int, str]:
     """The names of tokens that stand for no text."""
     if not isinstance(reader, VocabularyReader):
         return {}
+    if reader.vocabulary.unit == "pretrained":
+        return reader.vocabulary.special_names
     named = {name: getattr(reader.vocabulary, name) for name in ("pad", "start", "end", "unknown")}
     return {token: f"<{name}>" for name, token in named.items() if token is not None}
 

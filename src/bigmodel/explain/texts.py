@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bigmodel.data.parts import Windows
 from bigmodel.data.reader import TextReader
+from bigmodel.data.texts.vocabulary import VocabularyReader
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.explain.pieces import Piece, pieces_of, special_tokens
 from bigmodel.explain.subject import Subject
@@ -96,7 +97,10 @@ def token_named(reader: object, text: str) -> int:
     if text in special:
         return special[text]
     try:
-        tokens = reader.encode(text)
+        if isinstance(reader, VocabularyReader):  # without what a model expects around a text
+            tokens = list(map(int, reader.vocabulary.encode(text)))
+        else:
+            tokens = reader.encode(text)
     except DataError as error:
         raise ConfigError(f"--class {text}: {error}") from error
     if len(tokens) != 1:

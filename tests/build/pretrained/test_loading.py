@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bigmodel.build.new_run import build_run
 from bigmodel.errors import BigModelError, CheckpointError, ConfigError, SpecError
+from bigmodel.explain.pieces import pieces_of
 from bigmodel.training.run import Run
 from tests.hugging_face import LENGTH, TEXTS, transformers, write_folder, write_table
 from tests.small_runs import config
@@ -49,6 +50,8 @@ def test_texts_are_classified_as_by_transformers(tmp_path: Path, path: str) -> N
     given = tokenizer(texts, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
     assert torch.equal(inputs, given["input_ids"])
     assert reader.encode(TEXTS[2]) == tokenizer(TEXTS[2])["input_ids"]
+    pieces = [piece.text for piece in pieces_of(reader, reader.encode("the cat"))]
+    assert (pieces[0], pieces[-1]) == ("[CLS]", "[SEP]")
     model = run.state.model.eval()
     assert torch.allclose(model(inputs), theirs(**given).logits, atol=2e-5)
     total = sum(p.numel() for p in theirs.parameters())

@@ -156,6 +156,12 @@ class Vocabulary(Config):
         return number
 
     @cached_property
+    def special_names(self) -> dict[int, str]:
+        """What a pretrained model's tokenizer calls its special tokens, such as [CLS], by number."""
+        known = self._engine.get_added_tokens_decoder().items()
+        return {number: token.content for number, token in known if token.special}
+
+    @cached_property
     def template(self) -> tuple[int, int]:
         """How many special tokens a pretrained model has before and after each text, such as [CLS] and
         [SEP]."""
@@ -303,8 +309,8 @@ class Vocabulary(Config):
         for token, number in self._engine.get_vocab(with_added_tokens=True).items():
             spelt = all(letter in byte_of for letter in token)
             counts[number] = _count_characters(bytes(byte_of[c] for c in token)) if spelt else len(token)
-        for number, token in self._engine.get_added_tokens_decoder().items():
-            if token.special and self.unit == "pretrained":  # it stands for no text
+        if self.unit == "pretrained":
+            for number in self.special_names:  # they stand for no text
                 counts[number] = 0
         return counts
 
