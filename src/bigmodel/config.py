@@ -16,6 +16,7 @@ from bigmodel.errors import ConfigError, did_you_mean, first_line
 from bigmodel.metrics import parse_metrics
 from bigmodel.metrics.threshold import Maximised
 from bigmodel.models.fine_tuning import FineTuningConfig
+from bigmodel.optim.rates_config import RatesConfig
 from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.reporting.base import Labels
@@ -64,7 +65,7 @@ class RunConfig:
     """The validated configuration of a run.
 
     Attributes:
-        fine_tuning: the settings of every model, beside the model's own.
+        fine_tuning, rates: the settings of every model and of every optimizer, beside its own.
         values: plain ones for reports, without secrets.
         changed, in_sweep: the settings that were typed for it, as text by key; see `RunInfo`.
         finds_rate: whether `optimizer.lr=auto`; then `optimizer` has its default rate.
@@ -80,6 +81,7 @@ class RunConfig:
     top: TopConfig
     values: dict[str, Any]
     fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
+    rates: RatesConfig = field(default_factory=RatesConfig)
     metrics: tuple[EntryConfig, ...] = ()
     finds_rate: bool = False
     changed: Mapping[str, str] = field(default_factory=dict)
@@ -175,10 +177,15 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
     optimizer, finds_rate = without_auto_rate(values.get("optimizer"))
     values_of = {**values, "optimizer": optimizer}
     entries = {kind: attempt(partial(_entry, kind, values_of)) for kind in registry.REGISTRIES}
+
+    def shared(kind: str) -> Any:
+        if entries[kind] is None:  # its error is among the messages
+            return None
+        return attempt(lambda: registry.REGISTRIES[kind].parse_shared(values_of[kind]))
+
     plain = {
-        "fine_tuning": attempt(lambda: registry.models.parse_shared(_group("model", values)))
-        if entries["model"] is not None
-        else None,
+        "fine_tuning": shared("model"),
+        "rates": shared("optimizer"),
         "device": attempt(lambda: validate(DeviceConfig, _group("device", values), "device")),
         "trainer": attempt(lambda: validate(TrainerConfig, _group("trainer", values), "trainer")),
     }

@@ -249,7 +249,10 @@ models = Registry(
 data = Registry("data", "bigmodel.data.sources", "(config) -> Dataset")
 losses = Registry("loss", "bigmodel.losses", "(config, spec) -> nn.Module of outputs and targets")
 optimizers = Registry(
-    "optimizer", "bigmodel.optim.optimizers", "(config, model) -> torch.optim.Optimizer"
+    "optimizer",
+    "bigmodel.optim.optimizers",
+    "(config, model) -> torch.optim.Optimizer",
+    shared="bigmodel.optim.rates_config:RatesConfig",
 )
 schedulers = Registry("scheduler", "bigmodel.optim.schedulers", "(config, total) -> Scheduler")
 metrics = Registry("metrics", "bigmodel.metrics", "(config, target) -> SumMetric or WholeMetric")

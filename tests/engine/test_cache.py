@@ -126,6 +126,15 @@ def test_frozen_weights_make_it_another() -> None:
     assert len(places) == 2
 
 
+def test_so_does_which_weights_have_which_rate(tmp_path: Path) -> None:
+    """Two groups of one parameter each that have changed places look alike otherwise."""
+    model = {"model.hidden_sizes": [8, 8, 8]}
+    places = {
+        entry_of_run(tmp_path, model | {"optimizer.rates": {f"layers.{layer}": 0.1}}) for layer in (1, 2)
+    }
+    assert len(places) == 2
+
+
 def test_sources_and_machine_and_threads_make_it_another(monkeypatch: pytest.MonkeyPatch) -> None:
     step = begun(small_step(), FEATURES)
     places = {entry_of(step).library}

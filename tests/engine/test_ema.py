@@ -36,6 +36,13 @@ def test_its_tensors_are_its_own() -> None:
     assert torch.equal(ema.weights["weight"], before)
 
 
+def test_frozen_weights_have_no_average() -> None:
+    model = nn.BatchNorm1d(3)
+    model.weight.requires_grad_(False)
+    ema = EMA(model, decay=0.9)
+    assert ema.weights.keys() == {"bias", "running_mean", "running_var", "num_batches_tracked"}
+
+
 def test_goes_on_where_it_was() -> None:
     model = nn.Linear(2, 1)
     first, second = EMA(model, decay=0.9), EMA(model, decay=0.9)

@@ -14,18 +14,21 @@ from bigmodel.checkpointing import checkpoint, exact_json
 from bigmodel.checkpointing.serialization import flatten_optimizer, unflatten_optimizer
 from bigmodel.distributed.ranks import Ranks
 from bigmodel.errors import CheckpointError, NonFiniteError
+from bigmodel.models.freezing import train_mode
 from bigmodel.optim.schedulers import apply
 from bigmodel.training.progress import Progress
 from bigmodel.training.run import Run
 from tests.small_runs import built
 
 RANDOM = {"model.dropout": 0.3, "model.norm": "batch", "model.hidden_sizes": [8, 8]}
+FROZEN = {"model.freeze": ["layers.0", "norms.0"], "optimizer.rates": {"head": 2.0}}
 AVERAGING = [{"optimizer": "schedule_free_adamw"}, {"trainer.ema": 0.9}]
 
 
 def step(run: Run, steps: int) -> list[float]:
     """Trains on; returns the losses."""
-    model, progress = run.state.model.train(), run.state.progress
+    model, progress = run.state.model, run.state.progress
+    train_mode(model)
     if hasattr(run.state.optimizer, "train"):
         run.state.optimizer.train()
     batches = [batch for epoch in range(2) for batch in run.train.epoch(epoch)]
@@ -111,7 +114,7 @@ def test_what_is_saved_says_nothing_of_how_the_model_was_compiled(tmp_path: Path
     assert compiled.state.save()[0]["model"].keys() == plain.state.save()[0]["model"].keys()
 
 
-@pytest.mark.parametrize("settings", AVERAGING, ids=str)
+@pytest.mark.parametrize("settings", [*AVERAGING, *(FROZEN | one for one in AVERAGING)], ids=str)
 def test_the_training_weights_come_back_to_the_bit(tmp_path: Path, settings: dict[str, Any]) -> None:
     run, _ = built(tmp_path, RANDOM | settings)
     step(run, 5)
@@ -129,6 +132,21 @@ def test_the_training_weights_come_back_to_the_bit(tmp_path: Path, settings: dic
     assert not equal(before, inside)
     assert equal(run.state.save()[0]["averaged"], inside)
     assert step(run, 1)  # schedule-free: it is in training again
+
+
+@pytest.mark.parametrize("settings", [{}, *AVERAGING], ids=str)
+def test_a_run_with_frozen_parts_goes_on_to_the_bit(tmp_path: Path, settings: dict[str, Any]) -> None:
+    whole, _ = built(tmp_path, RANDOM | FROZEN | settings)
+    losses = step(whole, 6)
+    halted, _ = built(tmp_path, RANDOM | FROZEN | settings)
+    assert step(halted, 3) == losses[:3]
+    groups, facts = halted.state.save()
+    again, _ = built(tmp_path, RANDOM | FROZEN | settings | {"seed": 1})
+    again.state.load(groups, facts)
+    again = replace(again, train=whole.train)
+    assert step(again, 3) == losses[3:]
+    assert equal(everything(again), everything(whole))
+    assert any("layers.0" in name for name in everything(whole))  # a checkpoint has all weights
 
 
 def test_the_weights_to_evaluate_with_are_the_averages(tmp_path: Path) -> None:

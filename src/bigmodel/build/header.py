@@ -13,6 +13,7 @@ from bigmodel.errors import counted
 from bigmodel.losses import Loss
 from bigmodel.models.summary import Layer
 from bigmodel.optim.optimizers.adaptive import USUAL_DECAY, AdamWConfig
+from bigmodel.optim.rates_config import RatesConfig
 from bigmodel.reporting.base import RunInfo
 from bigmodel.reporting.formatting import label_rows, shown_path
 from bigmodel.runtime import torch_internals
@@ -49,13 +50,14 @@ def run_info(
     without = ", ".join(torch_internals.missing())
     rows = [
         *label_rows(config.top.run.model_dump()),
-        ("Model", f"{model}, {counted(parameters, 'parameter')}"),
+        ("Model", f"{model}, {counted(parameters, 'parameter')}{_trained(layers)}"),
         ("Data", str(dataset.spec)),
         *dataset.header_rows,
         *([("Left out", _listed(dataset.left_out))] if dataset.left_out else []),
         (
             "Optimizer",
-            f"{config.optimizer.name}, learning rate {rate}{decay}, {config.scheduler.name} schedule",
+            f"{config.optimizer.name}, learning rate {rate}{_factors(config.rates)}{decay},"
+            f" {config.scheduler.name} schedule",
         ),
         ("Loss", describe_loss(loss, dataset.spec.target)),
         ("Device", str(runtime)),
@@ -83,6 +85,21 @@ def run_info(
         changed=config.changed,
         in_sweep=config.in_sweep,
     )
+
+
+def _trained(layers: list[Layer]) -> str:
+    """Which share of the parameters is trained, unless all are."""
+    whole = sum(layer.parameters for layer in layers)
+    trained = whole - sum(layer.frozen for layer in layers)
+    return "" if trained == whole else f", of which {trained:,} are trained ({trained / whole:.2%})"
+
+
+def _factors(rates: RatesConfig) -> str:
+    """By what the learning rate of a model's parts is multiplied."""
+    factors = [f"{part} × {factor:g}" for part, factor in rates.rates.items()]
+    if rates.layer_decay != 1:
+        factors.insert(0, f"× {rates.layer_decay:g} from each block to the one below")
+    return f" ({', '.join(factors)})" if factors else ""
 
 
 def describe_loss(loss: Loss, target: Target) -> str:

@@ -40,10 +40,12 @@ from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metrics_for
 from bigmodel.metrics.threshold import is_yes_no
+from bigmodel.models.freezing import freeze
 from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.optimizers import own_options
 from bigmodel.optim.optimizers.adaptive import AdamWConfig
+from bigmodel.optim.rates import scale_rates
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.redaction import PER_INVOCATION
 from bigmodel.reporting import jsonl, tensorboard
@@ -218,6 +220,7 @@ def _model(
     model: nn.Module = registry.models.build(config.model, spec)
     custom_parts.check_model(model, config.model)
     pretrained = [] if source is None else [load_weights(model, source, config.model, spec)]
+    freeze(model, config.fine_tuning.freeze)
     model.to(runtime.device)
     warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
     layers = summarize(model, batch.inputs[:1])
@@ -266,7 +269,7 @@ def _step(
     config: RunConfig, parallel: Parallel, loss: Loss, dataset: Dataset, runtime: Runtime, ranks: Ranks
 ) -> Step:
     model = parallel.own
-    optimizer = registry.optimizers.build(config.optimizer, model)
+    optimizer = _optimizer(config, model)
     tokens = config.data.token_bound
     return Step(
         model,
@@ -290,7 +293,13 @@ def _options_at(
     """See `Run.options_at`. Only the optimizer itself knows what it makes of its options."""
     optimizer = typed.optimizer.model_copy(update={"lr": rate})
     config = _with_decay(replace(typed, optimizer=optimizer, finds_rate=False), dataset, plan)
-    return own_options(registry.optimizers.build(config.optimizer, model))
+    return own_options(_optimizer(config, model))
+
+
+def _optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    optimizer: torch.optim.Optimizer = registry.optimizers.build(config.optimizer, model)
+    scale_rates(optimizer, model, config.rates)
+    return optimizer
 
 
 def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State, ranks: Ranks) -> Engine:
@@ -386,6 +395,7 @@ def _summary(
         directions=directions,
         loss=loss.described,
         parameters=sum(p.numel() for p in model.parameters()),
+        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         left_out=dataset.left_out,
         environment=environment(runtime),
         run=config.top.run.model_dump(),

@@ -127,7 +127,7 @@ def find_entry(
         "device": [str(inputs.inputs.device), _gpu(inputs.inputs.device)],
         "parts": [f"{type(part).__module__}.{type(part).__qualname__}" for part in _parts(step)],
         "tensors": [layout(tensor) for tensor in (*function.tensors.flatten(), *inputs)],
-        "options": [_options(group) for group in step.optimizer.param_groups],
+        "options": [_options(step, group) for group in step.optimizer.param_groups],
         "frozen": [p.requires_grad for p in step.model.parameters()],
         "machine": _machine(),
         "threads": torch.get_num_threads(),
@@ -146,10 +146,11 @@ def _parts(step: Step) -> list[Any]:
     return [step.loss, step.optimizer, step.metrics, *step.model.modules()]
 
 
-def _options(group: dict[str, Any]) -> dict[str, Any]:
-    """A parameter group's options without the rates, which are inputs of a step."""
+def _options(step: Step, group: dict[str, Any]) -> dict[str, Any]:
+    """A parameter group's options without its rate, which is an input of a step."""
     options = {key: value for key, value in group.items() if key not in {"params", "lr", "initial_lr"}}
-    return options | {"count": len(group["params"])}
+    numbers = {parameter: number for number, parameter in enumerate(step.model.parameters())}
+    return options | {"params": [numbers[parameter] for parameter in group["params"]]}
 
 
 @cache

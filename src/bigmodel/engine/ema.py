@@ -13,7 +13,8 @@ class EMA:
 
     After update t, `average = d * average + (1 - d) * weights` with
     `d = min(decay, (1 + t) / (10 + t))`, so that the first steps are soon forgotten. Floating-point
-    buffers (running statistics) are averaged too, integer ones copied.
+    buffers (running statistics) are averaged too, integer ones copied. Frozen weights are their own
+    average, and have none here.
 
     Args:
         model: whose weights to average, by the names of its state dict.
@@ -23,9 +24,12 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        state = model.state_dict()
-        self.weights: dict[str, Tensor] = {name: state[name].detach().clone() for name in state}
-        live = model.state_dict(keep_vars=True)
+        live = {
+            name: value
+            for name, value in model.state_dict(keep_vars=True).items()
+            if value.requires_grad or not isinstance(value, nn.Parameter)
+        }
+        self.weights: dict[str, Tensor] = {name: value.detach().clone() for name, value in live.items()}
         floating = [name for name, value in live.items() if value.is_floating_point()]
         self._averages = [self.weights[name] for name in floating]
         self._sources = [live[name].detach() for name in floating]

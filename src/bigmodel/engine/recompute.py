@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from bigmodel.engine.regions import repeated_blocks
+from bigmodel.model_parts import repeated_blocks
 
 
 def recompute_blocks(model: nn.Module) -> bool:

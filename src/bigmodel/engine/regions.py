@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from bigmodel.engine import cache
+from bigmodel.model_parts import repeated_blocks
 from bigmodel.runtime import caches
 from bigmodel.runtime.torch_internals import MissingPartError
 
@@ -30,17 +31,3 @@ def compile_model(model: nn.Module, device: torch.device) -> list[str]:
     for region in repeated_blocks(model) or [model]:
         region.compile()
     return caches.refusals()
-
-
-def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks in a model's stacks of blocks of one type; none contains another."""
-    found: list[nn.Module] = []
-    for module in model.children():
-        blocks = list(module.children()) if isinstance(module, nn.ModuleList | nn.Sequential) else []
-        is_stack = len(blocks) > 1 and len({type(block) for block in blocks}) == 1
-        # Single layers, such as norms in a list, are not worth compiling by themselves.
-        if is_stack and any(True for _ in blocks[0].children()):
-            found += blocks
-        else:
-            found += repeated_blocks(module)
-    return found

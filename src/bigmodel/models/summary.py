@@ -14,12 +14,14 @@ from bigmodel.models.base import eval_mode
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of a model's summary: dotted name, class, output shape for one sample, parameters."""
+    """One row of a model's summary: dotted name, class, output shape for one sample, parameters, and how
+    many of these are frozen."""
 
     name: str
     kind: str
     shape: str
     parameters: int
+    frozen: int = 0
 
 
 def summarize(model: nn.Module, inputs: Tensor) -> list[Layer]:
@@ -55,7 +57,9 @@ def summarize(model: nn.Module, inputs: Tensor) -> list[Layer]:
         own = set(module.parameters(recurse=False)) - counted
         counted |= own
         size = sum(parameter.numel() for parameter in own)
-        rows.append(Layer(name or "(model)", type(module).__name__, shapes.get(name, "–"), size))
+        frozen = sum(parameter.numel() for parameter in own if not parameter.requires_grad)
+        kind, shape = type(module).__name__, shapes.get(name, "–")
+        rows.append(Layer(name or "(model)", kind, shape, size, frozen))
     return rows
 
 

@@ -189,6 +189,7 @@ class Summary:
     seconds: float = 0.0
     energy: dict[str, float] = field(default_factory=dict)
     parameters: int = 0
+    trained_parameters: int = 0
     skipped: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     error: str | None = None

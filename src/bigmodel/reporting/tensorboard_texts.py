@@ -28,11 +28,19 @@ def run_table(info: RunInfo) -> str:
 def model_table(layers: Sequence[Layer]) -> str:
     """The model's summary as a Markdown table."""
     rows = [
-        (*map(_literal, (layer.name, layer.kind, layer.shape)), f"{layer.parameters:,}")
+        (
+            *map(_literal, (layer.name, layer.kind, layer.shape)),
+            f"{layer.parameters:,}",
+            f"{layer.frozen:,}",
+        )
         for layer in layers
     ]
-    rows.append(("**total**", "", "", f"**{sum(layer.parameters for layer in layers):,}**"))
-    return _markdown(("layer", "kind", "output shape", "parameters"), rows)
+    totals = (sum(layer.parameters for layer in layers), sum(layer.frozen for layer in layers))
+    rows.append(("**total**", "", "", *(f"**{total:,}**" for total in totals)))
+    columns = ("layer", "kind", "output shape", "parameters", "frozen")
+    if not totals[1]:
+        rows, columns = [row[:4] for row in rows], columns[:4]
+    return _markdown(columns, rows)
 
 
 def sample_table(samples: Sequence[PredictedSample]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bigmodel.errors import BigModelError, CheckpointError, counted, reason
 from bigmodel.metrics.threshold import thresholds
+from bigmodel.models.freezing import train_mode
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.runtime import progress_messages
 from bigmodel.runtime.signals import Pruned
@@ -35,7 +36,7 @@ def running(run: Run) -> Iterator[None]:
 def _prepare(run: Run) -> None:
     progress = run.state.progress
     training_weights(run.state.optimizer)
-    run.step.parallel.model.train()
+    train_mode(run.step.parallel.model)
     run.step.should_pause = run.signals.urgent
     if run.finds_rate and progress.learning_rate is None:
         choose_rate(run)

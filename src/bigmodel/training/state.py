@@ -53,6 +53,11 @@ def _changes_evaluation(key: str) -> bool:
     return key.startswith(_EVALUATION_KEYS) and not key.startswith(_NOT_EVALUATION_KEYS)
 
 
+def _changes(value: Tensor) -> bool:
+    """Whether an entry of a model's state changes in training: frozen weights do not."""
+    return value.requires_grad or not isinstance(value, nn.Parameter)
+
+
 @dataclass(eq=False)
 class State:
     """The parts of a run that change while it runs.
@@ -107,7 +112,10 @@ class State:
         }
         if self.averages:
             with self.evaluation_weights():
-                groups["averaged"] = {name: value.clone() for name, value in self._weights().items()}
+                groups["averaged"] = {
+                    name: value.detach().clone() if _changes(value) else value.detach()
+                    for name, value in self._weights(keep_vars=True).items()
+                }
         if changed := self._changed_loss_buffers():
             groups["loss"] = changed
         self._check_finite(groups)
@@ -216,16 +224,20 @@ class State:
         if not self.averages:
             yield
             return
-        own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        own = {
+            name: value.detach().clone()
+            for name, value in self.model.state_dict(keep_vars=True).items()
+            if _changes(value)
+        }
         evaluation_weights(self.optimizer)
         if self.ema is not None:
-            self.model.load_state_dict(self.ema.weights)
+            self.model.load_state_dict(self.ema.weights, strict=False)
         try:
             yield
         finally:
             # Switching back by arithmetic would leave rounding errors: the copy does not.
             training_weights(self.optimizer)
-            self.model.load_state_dict(own)
+            self.model.load_state_dict(own, strict=False)
 
     def check_finite(self) -> None:
         """Makes sure that no weight is NaN or infinite; waits for the device.
@@ -272,9 +284,9 @@ class State:
         if not own:  # it was saved by fewer ranks
             rng.seed_rank(torch.initial_seed(), rank)
 
-    def _weights(self) -> dict[str, Tensor]:
-        names = plain_names(self.model)
-        return {names[name]: value.detach() for name, value in self.model.state_dict().items()}
+    def _weights(self, *, keep_vars: bool = False) -> dict[str, Tensor]:
+        names, state = plain_names(self.model), self.model.state_dict(keep_vars=keep_vars)
+        return {names[name]: value for name, value in state.items()}
 
     def _plain_names(self) -> Iterable[tuple[str, str]]:
         """Names in the model, and in a checkpoint."""
@@ -360,7 +372,11 @@ class State:
     def _load_ema(self, ema: EMA, groups: TensorGroups, updates: int | None) -> None:
         """A run that did not average before starts from the weights themselves."""
         averages = groups["model" if updates is None else "averaged"]
-        own = {name: self._cut(name, averages[plain]) for name, plain in self._plain_names()}
+        own = {
+            name: self._cut(name, averages[plain])
+            for name, plain in self._plain_names()
+            if name in ema.weights
+        }
         ema.load(own, updates or 0)
 
     def _load_accumulation(

@@ -140,6 +140,12 @@ class Joined(torch.optim.Optimizer):
             part.step()
         return loss
 
+    def regroup(self, split: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+        """Replaces the groups of each part by what `split` makes of them."""
+        for part in self._parts:
+            part.param_groups = split(part.param_groups)
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
     def _share_state(self) -> None:
         """Makes the parts work on this optimizer's groups and state."""
         start = 0

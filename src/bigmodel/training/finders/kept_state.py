@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.engine.step import Step
+from bigmodel.models.freezing import train_mode
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.runtime import rng
 
@@ -28,7 +29,7 @@ def state_kept(step: Step) -> Iterator[None]:
     samples, updates = step.metrics.samples, 0 if step.ema is None else step.ema.updates
     scale = None if step.scaler is None else step.scaler.state_dict()
     training_weights(step.optimizer)
-    step.parallel.model.train()
+    train_mode(step.parallel.model)
     try:
         yield
     finally:

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from bigmodel.errors import ConfigError
+from bigmodel.models.freezing import freeze, train_mode
+
+
+def model():
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+
+
+def test_what_is_named_has_no_gradient():
+    trained = model()
+    freeze(trained, ["0", "1.bias"])
+    trained(torch.randn(5, 3)).sum().backward()
+    assert {name for name, p in trained.named_parameters() if p.grad is not None} == {
+        "1.weight",
+        "3.weight",
+        "3.bias",
+    }
+
+
+def test_nothing_named_freezes_nothing():
+    whole = model()
+    freeze(whole, [])
+    assert all(p.requires_grad for p in whole.parameters())
+
+
+def test_something_has_to_be_left():
+    with pytest.raises(ConfigError) as raised:
+        freeze(model(), ["0*", "1", "3"])
+    named = """'model.freeze=["0*","1","3"]'"""
+    assert str(raised.value) == f"{named}: nothing is left to train. Name fewer parts."
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics():
+    trained, inputs = model(), torch.randn(64, 3) + 7
+    freeze(trained, ["1"])
+    train_mode(trained)
+    before = trained[1].running_mean.clone()
+    trained(inputs)
+    assert torch.equal(trained[1].running_mean, before)
+    assert trained[2].training  # dropout is as it was
+    whole = model()
+    train_mode(whole)
+    whole(inputs)
+    assert not torch.equal(whole[1].running_mean, before)
