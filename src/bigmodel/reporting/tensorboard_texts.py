@@ -26,21 +26,20 @@ def run_table(info: RunInfo) -> str:
 
 
 def model_table(layers: Sequence[Layer]) -> str:
-    """The model's summary as a Markdown table."""
+    """The model's summary as a Markdown table; frozen parameters have a column if there are any."""
+    total, frozen = (sum(_counts(layer)[kind] for layer in layers) for kind in (0, 1))
+    width = 5 if frozen else 4
     rows = [
-        (
-            *map(_literal, (layer.name, layer.kind, layer.shape)),
-            f"{layer.parameters:,}",
-            f"{layer.frozen:,}",
-        )
+        (*map(_literal, (layer.name, layer.kind, layer.shape)), *(f"{n:,}" for n in _counts(layer)))
         for layer in layers
     ]
-    totals = (sum(layer.parameters for layer in layers), sum(layer.frozen for layer in layers))
-    rows.append(("**total**", "", "", *(f"**{total:,}**" for total in totals)))
+    rows.append(("**total**", "", "", f"**{total:,}**", f"**{frozen:,}**"))
     columns = ("layer", "kind", "output shape", "parameters", "frozen")
-    if not totals[1]:
-        rows, columns = [row[:4] for row in rows], columns[:4]
-    return _markdown(columns, rows)
+    return _markdown(columns[:width], [row[:width] for row in rows])
+
+
+def _counts(layer: Layer) -> tuple[int, int]:
+    return layer.parameters, layer.frozen
 
 
 def sample_table(samples: Sequence[PredictedSample]) -> str:
