@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 import bigmodel as bm
-from bigmodel.errors import CheckpointError, ConfigError, DataError
+from bigmodel.errors import CheckpointError, ConfigError, DataError, SpecError
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
 
@@ -233,6 +233,17 @@ def test_it_exports(made: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="already exists"):
         run.export(path)
     assert run.export(path, replace=True) == path
+
+
+def test_it_exports_for_transformers(made: Run, tmp_path: Path) -> None:
+    run = opened(made("classes"))
+    with pytest.raises(SpecError, match="The format onnx holds any model"):
+        run.export(tmp_path / "out", format="huggingface")
+    with pytest.raises(ConfigError, match=r"path .*a\.onnx: the format huggingface is a folder"):
+        run.export(tmp_path / "a.onnx", format="huggingface")
+    with pytest.raises(ConfigError, match=r"format=torch: no such format\. Allowed: onnx, huggingface"):
+        run.export(tmp_path / "out", format="torch")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 def state() -> list[Any]:

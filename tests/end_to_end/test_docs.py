@@ -88,6 +88,10 @@ RUNS = {
         *("data=text_labels", "data.path=reviews.csv", "data.text=review", "data.target=stars"),
         "model=transformer",
     ),
+    "outputs/2026-11-30/09-12-31": (
+        *("data=text", "data.path=shakespeare.txt", "model=gpt2", "model.dim=64", "model.depth=2"),
+        "model.num_heads=4",
+    ),
     "outputs/2026-11-25/17-20-31": ("data=images", "data.path=photos", "model=cnn"),
     "outputs/2026-11-25/14-57-34": (
         *("data=pairs", "data.source=train.de", "data.target=train.en", "data.vocab_size=300"),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -400,24 +400,43 @@ class TrainedRun:
             raise UndefinedError(f"{self._loaded.name}: the model gives NaN or infinity after a prompt.")
         return texts[0] if isinstance(prompt, str) else texts
 
-    def export(self, path: str | os.PathLike[str] | None = None, *, replace: bool = False) -> Path:
-        """Writes the model, with its preprocessing, as an ONNX file.
+    def export(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        format: Literal["onnx", "huggingface"] = "onnx",  # noqa: A002  as on the command line
+        replace: bool = False,
+    ) -> Path:
+        """Writes the model, with its preprocessing, for other programs.
 
         Args:
-            path: of the file; None: `model.onnx` in the run's folder.
-            replace: whether an existing file may be replaced.
+            path: of the file or folder; None: `model.onnx` or `huggingface` in the run's folder.
+            format: `onnx`, a file; `huggingface`, a folder that transformers loads, if it has such a
+                model.
+            replace: whether existing files may be replaced.
 
         Returns:
-            The path of the file.
+            The path of the file or folder.
 
         Raises:
-            ConfigError: the file is there already, or its name does not end in `.onnx`.
+            ConfigError: something is there already, the name of a file does not end in `.onnx`, or the
+                format is unknown.
+            SpecError: the format has no such model.
             MissingPackageError: onnx is not installed.
         """
-        from bigmodel.cli.commands.export import export_run
+        from bigmodel.cli.commands.export import export_run, huggingface_output
         from bigmodel.cli.commands.output_files import check_kind, check_place
         from bigmodel.errors import require
 
+        if format == "huggingface":
+            from bigmodel.cli.commands.huggingface.folder import write_folder
+
+            output = huggingface_output(path, self.folder, replace, "path")
+            with unchanged():
+                write_folder(self._on_cpu(), output, _note)
+            return output
+        if format != "onnx":
+            raise ConfigError(f"format={format}: no such format. Allowed: onnx, huggingface.")
         for module in ("onnx", "onnxscript"):
             require(module, "export")
         output = self.folder / "model.onnx" if path is None else Path(path).expanduser()

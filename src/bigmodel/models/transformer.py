@@ -172,7 +172,7 @@ class Transformer(TransformerBase):
         self.pad = padding.pad_token(spec.input)
         self.blocks = nn.ModuleList(Block(config, self.rotary, self.causal) for _ in range(config.depth))
         self.final_norm = make_norm(config) if config.norm_first else None
-        self.readout = config.readout or _usual_readout(config)
+        self.readout = config.effective_readout
         if config.class_token:
             _check_class_token(config, self.writes)
             self.class_token = nn.Parameter(nn.init.normal_(torch.empty(1, 1, config.dim)))
@@ -304,12 +304,6 @@ def _check_tied(config: TransformerConfig, spec: DataSpec) -> None:
         "model.tied_embeddings=true needs tokens to read and the next of them as the target, but"
         f" data={spec.name} holds {spec.input} → {spec.target}. Use model.tied_embeddings=false."
     )
-
-
-def _usual_readout(config: TransformerConfig) -> str:
-    if config.causal:
-        return "last"
-    return "first" if config.class_token else "mean"
 
 
 def _check_class_token(config: TransformerConfig, writes: bool) -> None:

@@ -145,3 +145,17 @@ class TransformerConfig(EntryConfig):
         """Inner features of the feed-forward layer."""
         share = 2 / 3 if self.activation == "swiglu" else 1
         return self.mlp_dim or max(1, round(self.dim * self.mlp_ratio * share))
+
+    @property
+    def norm_epsilon(self) -> float:
+        """Added to variances in norms."""
+        return self.norm_eps or (1e-6 if self.norm == "rmsnorm" else 1e-5)
+
+    @property
+    def effective_readout(self) -> str:
+        """What the head of a model that does not write sees."""
+        if self.readout is not None:
+            return self.readout
+        if self.causal:
+            return "last"
+        return "first" if self.class_token else "mean"

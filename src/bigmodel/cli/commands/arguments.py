@@ -19,6 +19,7 @@ RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in
   bigmodel predict outputs/2026-11-23/10-15-02 --prompt "ROMEO:" --temperature 0.8
   bigmodel explain outputs/2026-11-23/10-15-02 --data new.csv --output why.csv
   bigmodel export outputs/2026-11-23/10-15-02 --output model.onnx
+  bigmodel export outputs/2026-11-23/10-15-02 --format huggingface --output my-model
   bigmodel report outputs/2026-11-23/10-15-02 --output report.html
   bigmodel track outputs/2026-11-23/10-15-02 --logger mlflow
 
@@ -195,9 +196,19 @@ def _reading(add: Callable[..., Any]) -> None:
 def _export(parser: Parser) -> None:
     _of_a_run(parser)
     add = parser.add_argument
-    add("--format", choices=["onnx"], default="onnx", help="format of the file (default: onnx)")
-    add("--output", metavar="FILE", help="file to write (default: model.onnx in the run's folder)")
-    add("--force", action="store_true", help="replace an existing file")
+    add(
+        "--format",
+        choices=["onnx", "huggingface"],
+        default="onnx",
+        help="onnx: one file for any program; huggingface: a folder that transformers loads, of a GPT-2,"
+        " Llama, BERT or ViT (default: onnx)",
+    )
+    add(
+        "--output",
+        metavar="PATH",
+        help="file or folder to write (default: model.onnx or huggingface in the run's folder)",
+    )
+    add("--force", action="store_true", help="replace existing files")
 
 
 def _explain(parser: Parser) -> None:

@@ -1,8 +1,10 @@
-"""`bigmodel export`: a run's model, with pre- and postprocessing, as one ONNX file."""
+"""`bigmodel export`: a run's model, with pre- and postprocessing, as one ONNX file, or as a folder for
+Hugging Face's transformers."""
 
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run
 from bigmodel.cli.commands.onnx_models.inputs import front_of
 from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
-from bigmodel.cli.commands.output_files import check_kind, check_place, write_bytes
+from bigmodel.cli.commands.output_files import check_folder_place, check_kind, check_place, write_bytes
 from bigmodel.cli.commands.run_paths import resolve_run
 from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError, require
@@ -24,7 +26,10 @@ _LARGEST = (2 << 30) - 1  # bytes of one ONNX file
 
 
 def run(arguments: Namespace) -> None:
-    """Exports the model and prints what the file holds."""
+    """Exports the model and prints what was written."""
+    if arguments.format == "huggingface":
+        _run_huggingface(arguments)
+        return
     for module in ("onnx", "onnxscript"):  # torch's own message is for programmers
         require(module, "export")
     folder = resolve_run(arguments.run).folder
@@ -33,6 +38,34 @@ def run(arguments: Namespace) -> None:
     check_place(output, force=arguments.force)
     loaded = load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note)
     export_run(loaded, output, note)
+
+
+def _run_huggingface(arguments: Namespace) -> None:
+    from bigmodel.cli.commands.huggingface.folder import write_folder  # with safetensors and tokenizers
+
+    output = huggingface_output(arguments.output, resolve_run(arguments.run).folder, arguments.force)
+    write_folder(
+        load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note), output, note
+    )
+
+
+def huggingface_output(
+    path: str | os.PathLike[str] | None, run_folder: Path, force: bool, option: str = "--output"
+) -> Path:
+    """Where the folder for transformers is written.
+
+    Args:
+        path: as given; None: `huggingface` in the run's folder.
+        force, option: see `check_folder_place`.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    output = run_folder / "huggingface" if path is None else Path(path).expanduser()
+    if output.suffix == ".onnx":
+        raise ConfigError(f"{option} {output}: the format huggingface is a folder. Name one.")
+    check_folder_place(output, force=force, option=option)
+    return output
 
 
 def export_run(loaded: LoadedRun, output: Path, notify: Notify) -> None:

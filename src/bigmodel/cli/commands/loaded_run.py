@@ -31,7 +31,7 @@ from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.models.base import Model
 from bigmodel.redaction import remember_referenced
-from bigmodel.registry import load_plugins, validate
+from bigmodel.registry import EntryConfig, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig, Runtime, measure_kernels, prepare
 from bigmodel.spec import TokenPair, Tokens
 
@@ -98,6 +98,14 @@ class LoadedRun:
             ConfigError: an environment variable is no longer set, or another version made the run.
         """
         return parse(resolve_environment(self.settings))
+
+    def model_config(self) -> EntryConfig:
+        """The model's options.
+
+        Raises:
+            ConfigError: see `config`.
+        """
+        return _model_config(self.settings)
 
     def data_setting(self, name: str, otherwise: Any) -> Any:
         """One of the run's data settings."""
@@ -231,9 +239,12 @@ def _load_named_plugins(run_path: RunPath, settings: dict[str, Any], typed: list
 
 
 def _model(settings: dict[str, Any], preprocessing: Preprocessing) -> Model:
-    config = registry.models.parse(resolve_environment(settings["model"]))
-    model: Model = registry.models.build(config, preprocessing.spec)
+    model: Model = registry.models.build(_model_config(settings), preprocessing.spec)
     return model
+
+
+def _model_config(settings: dict[str, Any]) -> EntryConfig:
+    return registry.models.parse(resolve_environment(settings["model"]))
 
 
 def _runtime(settings: dict[str, Any], device: str, notify: Notify) -> Runtime:

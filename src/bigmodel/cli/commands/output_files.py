@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TextIO
+
+from safetensors import SafetensorError
 
 from bigmodel.data.tabular.json_values import json_values
 from bigmodel.errors import ConfigError, DataError, did_you_mean
@@ -73,6 +78,26 @@ def check_place(path: Path, *, force: bool, option: str = "--output") -> None:
         raise ConfigError(f"{option} {path}: already exists. Add --force to replace it.")
 
 
+def check_folder_place(path: Path, *, force: bool, option: str = "--output") -> None:
+    """Checks that a folder of files can be written, before anything is computed for it.
+
+    Args:
+        force: whether files in it may be replaced.
+        option: names the folder.
+
+    Raises:
+        ConfigError: something is there, or the folder for it is not.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(
+            f"{option} {path}: there is no folder {path.absolute().parent}. Create it first."
+        )
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{option} {path}: is a file. Name a folder, which is made if it is missing.")
+    if not force and path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"{option} {path}: already holds files. Add --force to replace those in it.")
+
+
 def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
     """Writes columns of equal length as a table; without a path, as CSV to the terminal.
 
@@ -116,6 +141,39 @@ def write_bytes(content: bytes, path: Path) -> None:
         disk.write_bytes(path, content)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def new_files(path: Path, names: Collection[str]) -> Iterator[Path]:
+    """Yields an empty folder; at the end of the block its files are in the folder `path`.
+
+    If that is new, it is there whole or not at all. Otherwise files are replaced once all new ones are
+    on the disk, those of `names` that are not new are removed, and others stay.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    temporary = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            disk.sync(file)
+        if not path.exists():
+            disk.sync(temporary)
+            temporary.rename(path)
+        else:
+            made = {file.name: file.replace(path / file.name) for file in sorted(temporary.iterdir())}
+            for name in set(names) - made.keys():
+                (path / name).unlink(missing_ok=True)
+            disk.sync(path)
+        disk.sync(path.absolute().parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be written: {reason}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(path: Path) -> None:

@@ -305,7 +305,7 @@ class Vocabulary(Config):
         decoder = nested_json.loads(self.tokenizer).get("decoder")
         if not self.exact or "ByteLevel" not in _component_types(decoder):
             return None
-        counts, byte_of = [0] * self.base_size, _bytes_of_letters()
+        counts, byte_of = [0] * self.base_size, bytes_of_letters()
         for token, number in self._engine.get_vocab(with_added_tokens=True).items():
             spelt = all(letter in byte_of for letter in token)
             counts[number] = _count_characters(bytes(byte_of[c] for c in token)) if spelt else len(token)
@@ -399,7 +399,7 @@ def _count_characters(piece: bytes) -> int:
     return sum(byte & 0xC0 != 0x80 for byte in piece)
 
 
-def _bytes_of_letters() -> dict[str, int]:
+def bytes_of_letters() -> dict[str, int]:
     """The byte of each letter in byte-level subwords: printable bytes are themselves, the others are
     letters from 256 on (GPT-2's `bytes_to_unicode`)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bigmodel.errors import ConfigError
 from bigmodel.models.transformer_config import TransformerConfig
-from bigmodel.spec import DataSpec
+from bigmodel.spec import DataSpec, Image, Tokens
 
 Weights = dict[str, Tensor]
 
@@ -55,19 +55,30 @@ class Family:
         model_type: in a config.json.
         prefix: of all names but those of heads; a file may lack it.
         names: all layers but heads, whether a model of the family has them or not.
-        heads: names of the head in theirs, the usual one first.
+        heads: names of the head in theirs, the usual one first, that of `classifier` last.
+        classifier: transformers' class with a head for classes, labels or values.
+        readout: what that head sees, as the model's option has it.
+        options: the model's options by a config.json.
+        settings: a config.json by the options, without the model's type. What the family lacks is left
+            out: `matching` finds it.
+        reads: the kind of its inputs.
+        writer: transformers' class that gives the next token; None: the family does not write.
+        head_bias: whether heads have a bias.
         aliases: patterns of names in older files, and what they are now.
         ignored: patterns of what is not learnt, such as masks.
-        options: the model's options by a config.json.
-        settings: a config.json by the options, without the model's type.
     """
 
     model_type: str
     prefix: str
     names: tuple[Name, ...]
     heads: tuple[str, ...]
+    classifier: str
+    readout: str
     options: Callable[[Mapping[str, Any]], dict[str, Any]]
     settings: Callable[[TransformerConfig, DataSpec], dict[str, Any]]
+    reads: type[Image] | type[Tokens] = Tokens
+    writer: str | None = None
+    head_bias: bool = True
     aliases: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
 
@@ -88,14 +99,21 @@ class Family:
         left = [name for part, name in plain.items() if not self._is_ignored(part)]
         return found, sorted(left)
 
-    def to_theirs(self, ours: Mapping[str, Tensor], blocks: int, patch_size: int = 1) -> Weights:
+    def to_theirs(
+        self, ours: Mapping[str, Tensor], blocks: int, patch_size: int = 1, head: str | None = None
+    ) -> Weights:
         """Weights under their names.
+
+        Args:
+            blocks: of the model.
+            patch_size: of a model of images.
+            head: one of `heads`; None: the first.
 
         Raises:
             ConfigError: the family has no place for a weight.
         """
         left, found = dict(ours), dict[str, Tensor]()
-        heads = list(self._heads())[:1]
+        heads = [Name("head", (head or self.heads[0],))]
         for name in (*self.names, *heads):
             prefix = "" if name in heads else self.prefix
             for own, parts in name.expanded(blocks):
@@ -182,8 +200,8 @@ def encoder_settings(options: TransformerConfig) -> dict[str, Any]:
         "num_hidden_layers": options.depth,
         "num_attention_heads": options.num_heads,
         "intermediate_size": options.feed_forward_width,
-        "hidden_act": choose("activation", options.activation, ours),
-        "layer_norm_eps": options.norm_eps or 1e-5,
+        "hidden_act": ours.get(options.activation),
+        "layer_norm_eps": options.norm_epsilon,
         "hidden_dropout_prob": options.dropout,
         "attention_probs_dropout_prob": options.dropout,
     }

@@ -35,7 +35,7 @@ def _settings(options: TransformerConfig, spec: DataSpec) -> dict[str, Any]:
         **encoder_settings(options),
         "vocab_size": spec.input.vocab_size,
         "max_position_embeddings": spec.input.length,
-        "type_vocab_size": options.token_types,
+        "type_vocab_size": max(1, options.token_types),  # one at least
         "pad_token_id": spec.input.pad or 0,
     }
 
@@ -67,6 +67,8 @@ BERT = Family(
         ),
     ),
     heads=("classifier",),
+    classifier="BertForSequenceClassification",
+    readout="pooled",
     options=_options,
     settings=_settings,
     aliases=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),

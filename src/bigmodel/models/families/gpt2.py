@@ -27,7 +27,9 @@ def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
         "depth": theirs["n_layer"],
         "num_heads": theirs["n_head"],
         "mlp_dim": theirs.get("n_inner") or 4 * theirs["n_embd"],
-        "activation": choose("activation_function", theirs["activation_function"], _ACTIVATIONS),
+        "activation": choose(
+            "activation_function", theirs.get("activation_function", "gelu_new"), _ACTIVATIONS
+        ),
         "norm_eps": theirs["layer_norm_epsilon"],
         "tied_embeddings": theirs.get("tie_word_embeddings", True),
         "dropout": theirs.get("resid_pdrop", 0.1),
@@ -50,8 +52,8 @@ def _settings(options: TransformerConfig, spec: DataSpec) -> dict[str, Any]:
         "n_layer": options.depth,
         "n_head": options.num_heads,
         "n_inner": options.feed_forward_width,
-        "activation_function": choose("activation", options.activation, ours),
-        "layer_norm_epsilon": options.norm_eps or 1e-5,
+        "activation_function": ours.get(options.activation),
+        "layer_norm_epsilon": options.norm_epsilon,
         "tie_word_embeddings": options.tied_embeddings,
         "resid_pdrop": options.dropout,
         "embd_pdrop": options.dropout,
@@ -84,7 +86,11 @@ GPT2 = Family(
         ),
     ),
     heads=("lm_head", "score"),
+    classifier="GPT2ForSequenceClassification",
+    readout="last",
     options=_options,
     settings=_settings,
+    writer="GPT2LMHeadModel",
+    head_bias=False,
     ignored=(r"h\.\d+\.attn\.(masked_)?bias",),
 )

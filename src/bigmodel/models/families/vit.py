@@ -67,8 +67,11 @@ VIT = Family(
         ),
     ),
     heads=("classifier",),
+    classifier="ViTForImageClassification",
+    readout="first",
     options=_options,
     settings=_settings,
+    reads=Image,
     aliases=(  # names in memory since version 5 of transformers
         (r"^layers\.(\d+)\.attention\.o_proj", r"encoder.layer.\1.attention.output.dense"),
         (r"^layers\.(\d+)\.attention\.q_proj", r"encoder.layer.\1.attention.attention.query"),

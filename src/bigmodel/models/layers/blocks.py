@@ -357,5 +357,5 @@ def _initialise(layer: nn.Linear) -> None:
 def make_norm(config: TransformerConfig) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467)."""
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.dim, eps=config.norm_eps or 1e-6)
-    return nn.LayerNorm(config.dim, eps=config.norm_eps or 1e-5, bias=config.bias)
+        return nn.RMSNorm(config.dim, eps=config.norm_epsilon)
+    return nn.LayerNorm(config.dim, eps=config.norm_epsilon, bias=config.bias)

@@ -27,7 +27,7 @@ from bigmodel.runtime.escaping import escape
 from bigmodel.spec import NextTokens, TokenPair
 
 _AT_ONCE = 128  # texts that are generated together
-_TOKENS, _TEMPERATURE, _BEAMS = 200, 0.8, 4  # defaults
+TOKENS, TEMPERATURE, BEAMS = 200, 0.8, 4  # defaults
 
 
 def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
@@ -214,10 +214,10 @@ def sampling_of(
     pair = loaded.preprocessing.spec.input
     drawn = any(value is not None for value in (temperature, top_k, top_p))
     if isinstance(pair, TokenPair):
-        usual_beams = 1 if drawn else loaded.data_setting("beams", _BEAMS)
+        usual_beams = 1 if drawn else loaded.data_setting("beams", BEAMS)
         usual, most = 1.0 if drawn else 0.0, pair.length
     else:
-        usual_beams, usual, most = 1, _TEMPERATURE if beams in (None, 1) else 1.0, _TOKENS
+        usual_beams, usual, most = 1, TEMPERATURE if beams in (None, 1) else 1.0, TOKENS
     return Sampling(
         max_tokens=most if tokens is None else tokens,
         temperature=usual if temperature is None else temperature,
