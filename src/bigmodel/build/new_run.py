@@ -124,7 +124,7 @@ def build_run(
     config = suit_target(config, dataset.spec)
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
-    plan = Plan.of(trainer, train.steps_per_epoch)
+    plan = Plan.of(trainer, train.steps_per_epoch, config.fine_tuning.pretrained is not None)
     typed, config = config, _with_decay(config, dataset, plan)
     with closing((val or train).epoch(0)) as batches:
         first = next(batches)

@@ -207,7 +207,7 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
         print(escape_message(message))  # noqa: T201
         return build_run(typed, folder, **how)
     newest = load_newest(folder / "checkpoints", ranks)
-    typed = as_started(typed, newest.facts, read_config(folder)["model"])
+    typed = as_started(typed, newest.facts, read_config(folder))
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, invocation.current.may_change)
     run = build_run(typed, folder, saved_statistics(newest, changed), goes_on=True, **how)

@@ -23,14 +23,20 @@ LABELS = ["LABEL_0", "LABEL_1", "LABEL_2"]
 """What transformers calls classes without names."""
 
 
-def text_run(tmp_path: Path, path: Path | str, labels: list[str] = LABELS, **settings: Any) -> Run:
+def text_run(
+    tmp_path: Path,
+    path: Path | str,
+    changed: dict[str, str] | None = None,
+    labels: list[str] = LABELS,
+    **settings: Any,
+) -> Run:
     """A run on labelled texts that starts from the weights at `path`; nothing is trained yet."""
     texts = TEXTS * 4
     table = write_table(tmp_path / "texts.csv", texts, [labels[i % 3] for i in range(len(texts))])
     data = {"name": "text_labels", "path": str(table), "length": LENGTH, "batch_size": 8}
     model = {"name": "transformer", "dropout": 0.0, "pretrained": str(path), "readout": "pooled"}
     parsed = config({"data": data, "model": model, **settings})
-    return build_run(parsed, tmp_path / "run")
+    return build_run(replace(parsed, changed=changed or {}), tmp_path / "run")
 
 
 def head_row(run: Run) -> str:
@@ -193,3 +199,22 @@ def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BigModelError) as caught:
         text_run(tmp_path, tmp_path / "folder")
     assert isinstance(caught.value, SpecError | CheckpointError)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed", "rate"),
+    [
+        ({}, {}, 1e-4),
+        ({"optimizer.lr": 5e-4}, {}, 5e-4),
+        ({}, {"optimizer.lr": "2e-3"}, 2e-3),
+        ({"optimizer": "sgd"}, {}, 0.05 * 0.05),
+    ],
+)
+def test_the_usual_learning_rate_is_lower(
+    tmp_path: Path, settings: dict[str, Any], changed: dict[str, str], rate: float
+) -> None:
+    write_folder(tmp_path / "folder", "bert")
+    run = text_run(tmp_path, tmp_path / "folder", changed, **settings)
+    assert run.settings["optimizer"].get("lr", rate) == pytest.approx(rate)
+    (group,) = {group["lr"] for group in run.step.optimizer.param_groups}
+    assert group == pytest.approx(rate)

@@ -18,6 +18,10 @@ from bigmodel.spec import DataSpec, NextTokens
 FREE = ("dropout", "readout", "initialisation", "zero_init_outputs")
 """Options that do not follow from weights: a value that is typed counts."""
 
+RATE = 0.05
+"""What `optimizer.lr` is multiplied with if it is left as it is: 2e-3 becomes 1e-4, since large steps
+lose what the weights know."""
+
 _OF_TOKENIZER = ("data.tokenizer", "data.unit", "data.vocab_size")
 
 
@@ -38,7 +42,7 @@ def start_from(config: RunConfig) -> tuple[RunConfig, Source | None]:
         for key, value in source.options.items()
         if key not in FREE or f"model.{key}" not in config.changed
     }
-    suited = with_options(config, options)
+    suited = _with_rate(with_options(config, options))
     _check_typed(config, suited, source)
     return replace(suited, data=config.data.starting_from(*source.inputs)), source
 
@@ -52,6 +56,18 @@ def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
     return replace(config, model=model, values=values)
 
 
+def _with_rate(config: RunConfig) -> RunConfig:
+    """The configuration with a lower learning rate, unless one was chosen."""
+    field = type(config.optimizer).model_fields.get("lr")
+    rate = getattr(config.optimizer, "lr", None)
+    chosen = config.finds_rate or "optimizer.lr" in config.changed
+    if field is None or rate is None or rate != field.default or chosen:
+        return config
+    lower = float(f"{RATE * rate:.3g}")
+    values = {**config.values, "optimizer": {**config.values["optimizer"], "lr": lower}}
+    return replace(config, optimizer=config.optimizer.model_copy(update={"lr": lower}), values=values)
+
+
 def suit_target(config: RunConfig, spec: DataSpec) -> RunConfig:
     """The same for what the model is to predict: only a model that writes can have a tied head."""
     tied = getattr(config.model, "tied_embeddings", False)
@@ -61,20 +77,24 @@ def suit_target(config: RunConfig, spec: DataSpec) -> RunConfig:
 
 
 def as_started(config: RunConfig, facts: Mapping[str, Any], composed: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a run that goes on, with the model's options as they were at its start. What
-    the run started from need not be there any more.
+    """The configuration of a run that goes on, with what its start has decided. What it started from
+    need not be there any more.
 
     Args:
         facts: of its newest checkpoint.
-        composed: the model's settings as they were composed then, before the weights were looked at.
+        composed: its settings as they were composed then, before the weights were looked at.
     """
     saved, prepared = facts.get("settings"), facts.get("prepared")
     if config.fine_tuning.pretrained is None or saved is None or prepared is None:
         return config
-    now = config.values["model"]
-    kept = {k: v for k, v in saved["model"].items() if k in now and now[k] == composed.get(k)}
+    now, then = config.values["model"], composed["model"]
+    kept = {k: v for k, v in saved["model"].items() if k in now and now[k] == then.get(k)}
+    rates = [each["optimizer"].get("lr") for each in (config.values, composed, saved)]
+    config = with_options(config, kept)
+    if rates[0] == rates[1] != rates[2]:
+        config = _with_rate(config)
     inputs = expected_inputs(Preprocessing.from_facts(prepared))
-    return replace(with_options(config, kept), data=config.data.starting_from(*inputs))
+    return replace(config, data=config.data.starting_from(*inputs))
 
 
 def _check_model(config: RunConfig, source: Source) -> None:
