@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from bigmodel.errors import ConfigError
-from bigmodel.models.freezing import freeze, train_mode
+from bigmodel.models.freezing import Unfreezing, freeze, train_mode
+from tests.test_model_parts import Stack
 
 
 def model():
@@ -46,3 +47,37 @@ def test_a_frozen_batch_norm_keeps_its_statistics():
     train_mode(whole)
     whole(inputs)
     assert not torch.equal(whole[1].running_mean, before)
+
+
+def trained_parts(whole):
+    return {
+        name.split(".weight")[0].split(".bias")[0]
+        for name, p in whole.named_parameters()
+        if p.requires_grad
+    }
+
+
+def test_unfreezing_goes_from_the_head_down_to_the_embeddings():
+    whole = Stack(depth=2)
+    freeze(whole, ["blocks.0.norm"])
+    unfreezing = Unfreezing(whole, every=2)
+    top = {"final_norm", "head"}
+    second = {"blocks.1.linear", "blocks.1.norm"}
+    for epoch, changes, trained in [
+        (0, True, top),
+        (1, False, top),
+        (2, True, top | second),
+        (3, False, top | second),
+        (4, True, top | second | {"blocks.0.linear"}),
+        (6, True, top | second | {"blocks.0.linear", "embedding", "embedding_norm", "token"}),
+        (7, False, top | second | {"blocks.0.linear", "embedding", "embedding_norm", "token"}),
+        (1, True, top),  # a run that goes back
+    ]:
+        assert unfreezing.begin(epoch) == changes
+        assert trained_parts(whole) == trained
+    assert str(unfreezing) == "one more block every 2 epochs, all from epoch 7 on"
+
+
+def test_only_a_stack_of_blocks_can_be_unfrozen_by_blocks():
+    with pytest.raises(ConfigError, match=r"unfreeze_every=1: this model is no stack of equal"):
+        Unfreezing(model(), every=1)

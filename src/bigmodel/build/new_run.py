@@ -40,7 +40,7 @@ from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metrics_for
 from bigmodel.metrics.threshold import is_yes_no
-from bigmodel.models.freezing import freeze
+from bigmodel.models.freezing import Unfreezing, freeze
 from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.optimizers import own_options
@@ -147,6 +147,10 @@ def build_run(
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
     custom_parts.try_schedule(schedule, plan.steps, config.scheduler)
     _check_followed(config, schedule, monitor)
+    unfreezing = None
+    if (every := config.fine_tuning.unfreeze_every) is not None:
+        unfreezing = Unfreezing(step.model, every)
+        rows += _rows("Unfreezing", [str(unfreezing)])
     rows += _rows("Ranks", [f"{ranks.size}: {degrees}"] if ranks.size > 1 else [])
     rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, step.model, config.optimizer))
     state = State(
@@ -181,6 +185,7 @@ def build_run(
         threshold=config.top.threshold,
         chosen_metrics=chosen_metrics,
         text_sampler=text_sampler,
+        unfreezing=unfreezing,
         throughput=throughput,
         profiled=config.top.profile and ranks.is_first,
         ranks=ranks,

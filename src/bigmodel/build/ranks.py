@@ -60,6 +60,12 @@ def _check_shared(config: RunConfig) -> None:
             "trainer.histograms=true: with device.parallel each rank has a part of the weights, and no"
             " histogram would be whole. Leave it out."
         )
+    if config.fine_tuning.unfreeze_every is not None:
+        raise ConfigError(
+            f"model.unfreeze_every={config.fine_tuning.unfreeze_every}: with device.parallel.shard or"
+            " .tensor the same weights are trained in every epoch. Leave these out: each rank then has a"
+            " copy."
+        )
     if not is_elementwise(partial(registry.optimizers.build, config.optimizer)):
         raise ConfigError(
             f"optimizer={config.optimizer.name}: it updates a weight as a whole, and with"

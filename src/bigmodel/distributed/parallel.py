@@ -32,6 +32,9 @@ class Parallel:
         self.model = self.in_training = self.own = model
         self.parts: Mapping[str, Part] = {}
 
+    def retrain(self) -> None:
+        """Called when other parameters are trained than before."""
+
     def accumulating(self) -> AbstractContextManager[Any]:
         """Within it, backward passes may leave gradients to be added up by a later one."""
         return nullcontext()

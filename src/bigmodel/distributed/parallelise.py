@@ -44,19 +44,23 @@ class _Replicated(Parallel):
 
     def __init__(self, model: nn.Module, all_used: bool) -> None:
         super().__init__(model)
+        self._all_used = all_used
+        # cuDNN gives 1×1 kernels, and others, strides of its own: a copy, and no reason to warn a user.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        self._buffers = changing_buffers(model)
+        self.retrain()
+
+    def retrain(self) -> None:
         with warnings.catch_warnings():  # the newest torch has another name for an argument
             warnings.simplefilter("ignore", FutureWarning)
             self._ddp = DistributedDataParallel(
-                model,
+                self.model,
                 broadcast_buffers=False,  # before a pass, and not before an evaluation: see `collect`
-                find_unused_parameters=not all_used,
+                find_unused_parameters=not self._all_used,
                 gradient_as_bucket_view=True,  # gradients are in memory once, and copied once less
             )
-        # cuDNN gives 1×1 kernels, and others, strides of its own: a copy, and no reason to warn a user.
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
         self.in_training = self._ddp
-        self._buffers = changing_buffers(model)
 
     def accumulating(self) -> AbstractContextManager[Any]:
         return self._ddp.no_sync()

@@ -67,5 +67,8 @@ class Engine:
         """
         return False
 
+    def retrain(self) -> None:
+        """Called when other parameters are trained than before: the next steps are built anew."""
+
     def rebind(self) -> None:
         """Called after a state was loaded: the optimizer's tensors are new objects."""

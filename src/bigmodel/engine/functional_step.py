@@ -248,7 +248,7 @@ def _copied_optimizer(step: Step, weights: Named, state: Named, rates: Tensor) -
     options = {"foreach": False, "fused": False, "capturable": True}
     optimizer.param_groups = []
     for group, rate in zip(step.optimizer.param_groups, rates.unbind(), strict=True):
-        params = [weights[names[p]] for p in group["params"]]
+        params = [weights[names[p]] for p in group["params"] if names[p] in weights]
         # SGD reads the value of a rate, instead of multiplying by it, unless it needs a gradient.
         lr = rate.detach().requires_grad_()
         optimizer.param_groups.append({**group, **options, "params": params, "lr": lr})
@@ -280,10 +280,14 @@ def is_step_count(key: str) -> bool:
 
 
 def has_state(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer has done the update that creates its state; plain SGD never has any."""
-    stateless = kind_of(optimizer) is torch.optim.SGD
-    needs_none = stateless and all(group["momentum"] == 0 for group in optimizer.param_groups)
-    return needs_none or bool(optimizer.state)
+    """Whether an optimizer has done the update that creates its state, if it needs one."""
+    return bool(optimizer.state) or not needs_state(optimizer)
+
+
+def needs_state(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer keeps any state: plain SGD does not."""
+    is_sgd = kind_of(optimizer) is torch.optim.SGD
+    return not is_sgd or any(group["momentum"] != 0 for group in optimizer.param_groups)
 
 
 def _check_traceable(step: Step) -> None:

@@ -16,7 +16,7 @@ import torch
 from bigmodel.data.base import Batch
 from bigmodel.engine.base import Engine, Interruptible, Log
 from bigmodel.engine.candidates import CompileCandidate, select_engine
-from bigmodel.engine.functional_step import UntraceableError, has_state
+from bigmodel.engine.functional_step import UntraceableError, has_state, needs_state
 from bigmodel.engine.precision import TRIAL_PASSES, faster_precision
 from bigmodel.engine.step import Step
 from bigmodel.runtime.device import Choice
@@ -197,6 +197,17 @@ class AutoEngine(Engine):
             self._phase = Phase.CHOSEN if self._optimizer_has_state else Phase.OPTIMIZER_INIT
         if self._phase is Phase.CHOSEN:
             self._rebind_engine()
+
+    def retrain(self) -> None:
+        """See `Engine.retrain`. The same engine is made again, after a step in which the optimizer
+        creates the state of new parameters."""
+        self._engine.release()
+        self._use(Engine(self.step))
+        if self._phase in (Phase.CHOSEN, Phase.OPTIMIZER_INIT):
+            known = self.step.optimizer.state
+            trained = (p for p in self.step.model.parameters() if p.requires_grad)
+            lacks = needs_state(self.step.optimizer) and any(not known.get(p) for p in trained)
+            self._phase = Phase.OPTIMIZER_INIT if lacks else Phase.CHOSEN
 
     def release(self) -> bool:
         """See `Engine.release`; no engine is chosen again."""

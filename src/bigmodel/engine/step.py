@@ -160,6 +160,15 @@ class Step:
         losses.clear()
         return True
 
+    def retrain(self) -> None:
+        """Called when other parameters are trained than before."""
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in self.model.parameters():
+            if not parameter.requires_grad:
+                parameter.grad = None
+        self.parallel.retrain()
+        self._call = self.parallel.in_training
+
     def use_precision(self, precision: Precision) -> None:
         """Sets the number format of matrix products, here and wherever else `runtime` is used."""
         self.runtime.precision = precision

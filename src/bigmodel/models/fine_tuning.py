@@ -18,3 +18,8 @@ class FineTuningConfig(Config):
     freeze: list[str] = Field(
         [], description="parts that keep their weights, such as [embedding, blocks.0-3]; * is any text"
     )
+    unfreeze_every: int | None = Field(
+        None,
+        ge=1,
+        description="epochs until one more block is trained, from the head down; null: all at once",
+    )

@@ -7,8 +7,8 @@ from itertools import chain
 
 from torch import nn
 
-from bigmodel.errors import ConfigError, setting
-from bigmodel.model_parts import selected
+from bigmodel.errors import ConfigError, counted, setting
+from bigmodel.model_parts import layer_numbers, selected
 from bigmodel.runtime import torch_internals
 
 
@@ -46,3 +46,52 @@ def is_frozen(module: nn.Module) -> bool:
     """Whether a module has parameters, and none of them is trained."""
     parameters = list(module.parameters())
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+class Unfreezing:
+    """Gradual unfreezing (Howard and Ruder 2018, ULMFiT, arXiv:1801.06146).
+
+    At first the head is trained, with all else that comes after the blocks; then one more block at a
+    time, downwards; at last the embeddings.
+
+    Args:
+        model: what is frozen already stays so.
+        every: epochs after which the next block is trained too.
+
+    Raises:
+        ConfigError: the model has no stack of blocks.
+    """
+
+    def __init__(self, model: nn.Module, every: int) -> None:
+        numbers = layer_numbers(model)
+        if not numbers:
+            raise ConfigError(
+                f"model.unfreeze_every={every}: this model is no stack of equal blocks. Leave it out;"
+                " model.freeze names parts."
+            )
+        self._every = every
+        layers: dict[int, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                layers.setdefault(numbers[name], []).append(parameter)
+        self._layers = [layers[number] for number in sorted(layers, reverse=True)]
+        self._trained = len(self._layers)
+
+    def __str__(self) -> str:
+        last = self._every * (len(self._layers) - 1) + 1
+        return f"one more block every {counted(self._every, 'epoch')}, all from epoch {last} on"
+
+    def begin(self, epoch: int) -> bool:
+        """Has the layers whose turn it is in an epoch, from 0, trained, and no others.
+
+        Returns:
+            Whether others were trained until now.
+        """
+        trained = min(1 + epoch // self._every, len(self._layers))
+        if trained == self._trained:
+            return False
+        self._trained = trained
+        for number, layer in enumerate(self._layers):
+            for parameter in layer:
+                parameter.requires_grad_(number < trained)
+        return True

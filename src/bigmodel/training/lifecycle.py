@@ -16,6 +16,7 @@ from bigmodel.training import trend
 from bigmodel.training.finders.range_test import choose_rate
 from bigmodel.training.recovery import save
 from bigmodel.training.run import Run
+from bigmodel.training.unfreezing import unfreeze
 
 
 @contextmanager
@@ -38,9 +39,12 @@ def _prepare(run: Run) -> None:
     training_weights(run.state.optimizer)
     train_mode(run.step.parallel.model)
     run.step.should_pause = run.signals.urgent
+    unfreeze(run, progress.step // run.plan.steps_per_epoch)
     if run.finds_rate and progress.learning_rate is None:
         choose_rate(run)
     run.engine.start(run.plan.steps - progress.step, run.sinks.message, run.signals.raising)
+    if run.unfreezing is not None:
+        run.engine.retrain()
     if run.config.on_nonfinite == "rewind" and progress.step == 0:
         save(run, best=False, last=True, now=True)  # so that there is a checkpoint to go back to
 

@@ -123,6 +123,8 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
     newest = checkpoint.load_newest(run.saver.checkpoints, run.ranks)
     run.state.load(newest.groups, newest.facts)
     run.engine.rebind()
+    if run.unfreezing is not None:  # blocks that are trained now may have had no update then
+        run.engine.retrain()
     # These do not go back with the rest.
     progress.skipped_steps, progress.seconds = [*skipped, fault.step], seconds
     progress.energy = energy

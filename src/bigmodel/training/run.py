@@ -17,6 +17,7 @@ from bigmodel.engine.step import Step
 from bigmodel.losses import Loss
 from bigmodel.metrics import ChosenMetrics, Metrics
 from bigmodel.metrics.threshold import Maximised
+from bigmodel.models.freezing import Unfreezing
 from bigmodel.reporting.base import RunInfo, Sink, Summary
 from bigmodel.reporting.summary import write_summary
 from bigmodel.runtime.device import Runtime
@@ -44,6 +45,7 @@ class Run:
         monitor: chooses the best checkpoint; `stop_monitor` ends the run early.
         threshold: what decision thresholds maximise on the validation set; None: they are 0.5.
         chosen_metrics: of evaluations, beside the usual ones.
+        unfreezing: which blocks are trained in which epoch; None: all in all of them.
         text_sampler: None unless the model can write texts.
         profiled: whether a few steps are profiled.
         ranks: the processes that train together.
@@ -82,6 +84,7 @@ class Run:
     threshold: Maximised | None = None
     chosen_metrics: ChosenMetrics = field(default_factory=ChosenMetrics)
     text_sampler: TextSampler | None = None
+    unfreezing: Unfreezing | None = None
     throughput: Throughput = field(default_factory=Throughput)
     profiled: bool = False
     ranks: Ranks = ALONE

@@ -53,11 +53,6 @@ def _changes_evaluation(key: str) -> bool:
     return key.startswith(_EVALUATION_KEYS) and not key.startswith(_NOT_EVALUATION_KEYS)
 
 
-def _changes(value: Tensor) -> bool:
-    """Whether an entry of a model's state changes in training: frozen weights do not."""
-    return value.requires_grad or not isinstance(value, nn.Parameter)
-
-
 @dataclass(eq=False)
 class State:
     """The parts of a run that change while it runs.
@@ -87,6 +82,10 @@ class State:
     optimizer_reset: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        state = self.model.state_dict(keep_vars=True)
+        self._frozen = {
+            n for n, v in state.items() if isinstance(v, nn.Parameter) and not v.requires_grad
+        }
         self._initial_loss = {name: value.clone() for name, value in self._loss_buffers().items()}
 
     def save(self) -> tuple[TensorGroups, dict[str, Any]]:
@@ -113,8 +112,10 @@ class State:
         if self.averages:
             with self.evaluation_weights():
                 groups["averaged"] = {
-                    name: value.detach().clone() if _changes(value) else value.detach()
-                    for name, value in self._weights(keep_vars=True).items()
+                    plain: value if name in self._frozen else value.clone()
+                    for (name, plain), value in zip(
+                        self._plain_names(), self._weights().values(), strict=True
+                    )
                 }
         if changed := self._changed_loss_buffers():
             groups["loss"] = changed
@@ -226,8 +227,8 @@ class State:
             return
         own = {
             name: value.detach().clone()
-            for name, value in self.model.state_dict(keep_vars=True).items()
-            if _changes(value)
+            for name, value in self.model.state_dict().items()
+            if name not in self._frozen
         }
         evaluation_weights(self.optimizer)
         if self.ema is not None:
@@ -284,9 +285,9 @@ class State:
         if not own:  # it was saved by fewer ranks
             rng.seed_rank(torch.initial_seed(), rank)
 
-    def _weights(self, *, keep_vars: bool = False) -> dict[str, Tensor]:
-        names, state = plain_names(self.model), self.model.state_dict(keep_vars=keep_vars)
-        return {names[name]: value for name, value in state.items()}
+    def _weights(self) -> dict[str, Tensor]:
+        names = plain_names(self.model)
+        return {names[name]: value.detach() for name, value in self.model.state_dict().items()}
 
     def _plain_names(self) -> Iterable[tuple[str, str]]:
         """Names in the model, and in a checkpoint."""

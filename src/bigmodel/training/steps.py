@@ -11,6 +11,7 @@ from bigmodel.training.plan import OUT_OF_TIME, Due
 from bigmodel.training.profiler import Profiler
 from bigmodel.training.recovery import use_less_memory
 from bigmodel.training.run import Run
+from bigmodel.training.unfreezing import unfreeze
 
 
 def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due | None]]:
@@ -33,6 +34,7 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due 
         watch.resume()
     if run.over:
         return
+    unfreeze(run, epoch)
     event = plan.next_event(progress.step)
     start = progress.step % plan.steps_per_epoch
     with closing(run.train.blocks(epoch, start, between=signals.check)) as blocks:
