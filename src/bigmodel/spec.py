@@ -68,6 +68,22 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class PackedTokens(Tokens):
+    """Inputs of shape (batch, 2, length): several texts in a row, none of which sees another.
+
+    Row 0 holds the tokens, row 1 the position of each within its own text: a text begins at each 0.
+    A single text in a row may come as (batch, length), as for `Tokens`.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (2, self.length)
+
+    def __str__(self) -> str:
+        return f"whole texts packed into {counted(self.length, 'token')} out of {self.vocab_size:,}"
+
+
+@dataclass(frozen=True)
 class Features:
     """Inputs of shape (batch, count): real values without an order, some perhaps categories.
 

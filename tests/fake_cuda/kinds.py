@@ -17,6 +17,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "image": _CLASSES | {"input": "image", "shape": [3, 12, 12], "outputs": 7},
     "digits": {"name": "digits", "batch_size": 128, "augment": {"shift": 1}},
     "text": {"name": "text", "context": 8, "batch_size": 16},
+    "packed": {"name": "text", "packing": "documents", "document": "line", "batch_size": 4},
+    "padded": {"name": "text", "packing": "padded", "document": "line", "batch_size": 12},
     "texts": {"name": "text_labels", "unit": "character", "batch_size": 12},
     "pairs": {"name": "pairs", "vocab_size": 300, "batch_tokens": 512, "length": 8, "bleu_pairs": 2},
 }
@@ -27,6 +29,9 @@ def data_of(kind: str, folder: Path) -> dict[str, Any]:
     settings = dict(KINDS[kind])
     if kind == "text":
         settings["path"] = _written(folder / "verse.txt", "How now, brown cow? " * 60)
+    if kind in ("packed", "padded"):
+        lines = (f"{'a word ' * (1 + n % 4)}{n % 10}\n" for n in range(80))
+        settings["path"] = _written(folder / "lines.txt", "".join(lines))
     if kind == "texts":
         rows = (f"{'a word ' * (1 + n % 4)}{n},{'yes' if n % 2 else 'no'}\n" for n in range(60))
         settings["path"] = _written(folder / "texts.csv", "text,label\n" + "".join(rows))

@@ -60,6 +60,8 @@ READERS = {
     "flags": {"fnn"},
     "digits": {"cnn", "fnn"},
     "text": {"rnn", "transformer"},
+    "packed": {"transformer"},
+    "padded": {"rnn", "transformer"},
     "pairs": {"transformer"},
 }
 """Kinds of data that not all models are tried on; the rest read none of it, or much the same."""
@@ -146,6 +148,12 @@ def test_every_model_on_every_kind_of_data(
     tmp_path: Path, model: str, kind: str, precision: str, more: dict[str, Any]
 ) -> None:
     trained(tmp_path, settings_of(tmp_path, kind, precision, {"model": SMALL[model], **more}))
+
+
+@pytest.mark.parametrize("precision", MIXED)
+def test_packed_texts_are_attended_to_one_by_one(tmp_path: Path, precision: str) -> None:
+    more = {"model": SMALL["transformer"] | {"dropout": 0.0}}
+    trained(tmp_path, settings_of(tmp_path, "packed", precision, more))
 
 
 def test_no_model_is_left_out() -> None:

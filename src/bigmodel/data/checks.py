@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.base import SET_NAMES, Dataset
+from bigmodel.data.packing import Documents, PackedDocuments
 from bigmodel.data.parts import Part, SplitData, TextPairs, Texts, Windows
 from bigmodel.errors import DataError, counted
 from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, TokenPair, Tokens
@@ -56,7 +57,7 @@ def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
         return
     if len(part) == 0:
         raise DataError(f"{where}: it is empty.")
-    assert isinstance(part, Windows | Texts | TextPairs)
+    assert isinstance(part, Windows | Texts | TextPairs | Documents | PackedDocuments)
     assert isinstance(spec.input, Tokens | TokenPair)
     if isinstance(part, Windows) and part.mapped:
         return  # what a vocabulary has made, and too much to read at each start

@@ -184,7 +184,7 @@ class Windows(SplitData):
         if options.key:
             starts = (starts + options.key % self.length).clamp(max=max(last, 0))
         index = starts[:, None] + torch.arange(self.length + 1, device=starts.device)
-        tokens = _gathered(self.stream, index.clamp(max=len(self.stream) - 1))
+        tokens = gather_tokens(self.stream, index.clamp(max=len(self.stream) - 1))
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         if self.ragged:
             targets = targets.masked_fill(index[:, 1:] >= len(self.stream), IGNORED)
@@ -275,7 +275,7 @@ _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}
 """For unsigned types of more than a byte, torch lacks operations on some devices."""
 
 
-def _gathered(tokens: Tensor, index: Tensor) -> Tensor:
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """The tokens at `index`, int64."""
     chosen = tokens.view(_SIGNED.get(tokens.dtype, tokens.dtype))[index].long()
     return chosen.bitwise_and_(0xFFFF) if tokens.dtype == torch.uint16 else chosen

@@ -147,6 +147,14 @@ class TextReader(Reader):
         """The text of tokens, without special ones."""
         raise NotImplementedError
 
+    def prompt(self, text: str) -> list[int]:
+        """The tokens of a text that the model is to continue.
+
+        Raises:
+            DataError: see `encode`.
+        """
+        return self.encode(text)
+
 
 ReaderT = TypeVar("ReaderT", bound=type[Reader])
 

@@ -9,13 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bigmodel.data.packing import Documents, PackedDocuments
 from bigmodel.data.parts import Windows
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.vocabulary import VocabularyReader
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.explain.pieces import Piece, pieces_of, special_tokens
 from bigmodel.explain.subject import Subject
-from bigmodel.spec import IGNORED, NextTokens, TokenPair, Tokens
+from bigmodel.spec import IGNORED, NextTokens, PackedTokens, TokenPair, Tokens
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,12 @@ def read_text(subject: Subject, place: int) -> Text:
         following = [*targets[0, :known].tolist()]
         return Text(inputs, stored[0, 1, :known].tolist(), following, source, reader)
     assert isinstance(spec.input, Tokens)
+    if isinstance(spec.input, PackedTokens) and stored.ndim == 3:  # the text that the row begins with
+        begins = (stored[0, 1] == 0).nonzero().flatten().tolist()
+        size = begins[1] if len(begins) > 1 else stored.shape[-1]
+        stored, inputs, targets = stored[:, 0, :size], inputs[:, 0, :size], targets[:, :size]
     tokens: list[int] = stored[0].tolist()
-    if spec.input.pad is not None:
+    if spec.input.pad is not None and not isinstance(subject.part, Documents | PackedDocuments):
         tokens = _trimmed(tokens, spec.input.pad)
     following = [None] * len(tokens)
     if isinstance(spec.target, NextTokens):

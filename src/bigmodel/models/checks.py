@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bigmodel.errors import SpecError
-from bigmodel.spec import DataSpec, NextTokens, TokenPair, Tokens
+from bigmodel.spec import DataSpec, NextTokens, PackedTokens, TokenPair, Tokens
 
 
 def cannot_read(model: str, spec: DataSpec, advice: str) -> SpecError:
@@ -18,6 +18,13 @@ def refuse_pairs(model: str, spec: DataSpec) -> None:
     if isinstance(spec.input, TokenPair):
         advice = "It has no part that writes a text after reading another: use model=transformer."
         raise cannot_read(model, spec, advice)
+
+
+def refuse_packed(model: str, spec: DataSpec) -> None:
+    """Raises SpecError if several texts share a row, for models that cannot keep them apart."""
+    if isinstance(spec.input, PackedTokens):
+        advice = "It would carry what it has read from one text into the next: use model=transformer, or"
+        raise cannot_read(model, spec, f"{advice} data.packing=padded.")
 
 
 def refuse_writing(model: str, spec: DataSpec) -> None:
@@ -52,6 +59,8 @@ def check_writing(model: str, spec: DataSpec) -> bool:
             f"model={model} translates the pairs of data={spec.name}, whose target is then the next"
             f" token, but data={spec.name} has {spec.target}."
         )
+    if isinstance(spec.input, PackedTokens) and not writes:
+        raise cannot_read(model, spec, f"Packed texts have no single place for {spec.target}.")
     return writes
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.models.base import DecodingCache, Writer
-from bigmodel.models.checks import cannot_read, check_writing, refuse_pairs
+from bigmodel.models.checks import cannot_read, check_writing, refuse_packed, refuse_pairs
 from bigmodel.models.layers.padding import last_position, masked_mean, pad_token, text_lengths
 from bigmodel.models.layers.recurrent import Recurrent, State
 from bigmodel.registry import EntryConfig, models
@@ -58,6 +58,7 @@ class RNN(Writer):
     def __init__(self, config: RNNConfig, spec: DataSpec) -> None:
         super().__init__()
         refuse_pairs("rnn", spec)
+        refuse_packed("rnn", spec)
         self.embedding: nn.Embedding | None = None
         self.by_rows = isinstance(spec.input, Image)
         match spec.input:

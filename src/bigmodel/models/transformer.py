@@ -18,11 +18,12 @@ from bigmodel.models.layers.blocks import Block, make_norm
 from bigmodel.models.layers.embeddings import embed, grid_of
 from bigmodel.models.layers.fast_linear import Linear, linear
 from bigmodel.models.layers.kv_cache import KVCache
+from bigmodel.models.layers.packing import Packing
 from bigmodel.models.layers.positions import Positions, Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.registry import models
 from bigmodel.runtime.device import to_device
-from bigmodel.spec import DataSpec, Features, NextTokens, TokenPair, Tokens
+from bigmodel.spec import DataSpec, Features, NextTokens, PackedTokens, TokenPair, Tokens
 
 GPT2_STD = 0.02
 
@@ -156,7 +157,7 @@ class Transformer(TransformerBase):
     An image is read as patches (Dosovitskiy et al. 2020, arXiv:2010.11929), a sequence step by step,
     tokens embedded, plain features as a position each, without an order. With `causal`, no position sees
     a later one. If the target is the next token (Radford et al. 2019, GPT-2), it is always causal,
-    has features at every position, and can write.
+    has features at every position, and can write; then texts may be packed (`PackedTokens`).
 
     The number of heads has to divide `dim`, real numbers are mapped linearly and only tokens looked up,
     and each part adds its input back. (The article's listing splits 5 dimensions over 8 heads, looks
@@ -170,6 +171,7 @@ class Transformer(TransformerBase):
         super().__init__(config, spec)
         self.causal = config.causal or self.writes
         self.pad = padding.pad_token(spec.input)
+        self.packed = isinstance(spec.input, PackedTokens)
         self.blocks = nn.ModuleList(Block(config, self.rotary, self.causal) for _ in range(config.depth))
         self.final_norm = make_norm(config) if config.norm_first else None
         self.readout = config.effective_readout
@@ -181,14 +183,17 @@ class Transformer(TransformerBase):
         self._add_head(config, spec, self.blocks)
 
     def features(self, inputs: Tensor) -> Tensor:
-        lengths = mask = None
+        lengths = mask = packing = None
         if self.pad is not None and not self.writes:
             lengths = padding.text_lengths(inputs, self.pad) + (self.class_token is not None)
-        x = self._embed(inputs)
+        if self.packed and inputs.ndim == 3:
+            inputs, positions = inputs.unbind(1)
+            packing = Packing(positions)
+        x = self._embed(inputs, None if packing is None else packing.positions)
         if lengths is not None and not self.causal:  # else no real position sees padding, which is last
             mask = padding.length_mask(lengths, x.shape[1])[:, None, None]
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, mask) if packing is None else block(x, packing=packing)
         if self.writes:
             return self._final_normed(x)
         if self.readout == "last":

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.parts import TextPairs, Windows
+from bigmodel.data.packing import Documents, PackedDocuments
+from bigmodel.data.parts import SplitData, TextPairs, Windows
 from bigmodel.data.reader import TextReader
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.errors import require
@@ -93,7 +94,7 @@ class TextSampler:
                 return {}, []
             pairs = self._translations(model, part, count, beams, between, at_once, ranks)
             return {"bleu": bleu([p.text for p in pairs], [p.truth for p in pairs])}, pairs[:SAMPLES]
-        return {}, self._continuations(model, part) if samples and isinstance(part, Windows) else []
+        return {}, self._continuations(model, part) if samples else []
 
     def examples(self, model: Model, name: PartName) -> list[GeneratedText]:
         """A few texts generated from a part, to read: continuations, or greedy translations."""
@@ -101,13 +102,13 @@ class TextSampler:
         if isinstance(part, TextPairs):
             count = min(SAMPLES, len(part))
             return self._translations(model, part, count, 1, lambda: None, AT_ONCE, ALONE)
-        return self._continuations(model, part) if isinstance(part, Windows) else []
+        return self._continuations(model, part)
 
-    def _continuations(self, model: Model, part: Windows) -> list[GeneratedText]:
-        """The beginnings of a few windows, spread over the part, and how the model goes on."""
-        places = torch.arange(min(SAMPLES, len(part))) * (len(part) // min(SAMPLES, len(part)))
-        most = min(_PROMPT, part.length // 2 or 1)
-        prompts = [part.stream[s : s + most].tolist() for s in part.starts[places].tolist()]
+    def _continuations(self, model: Model, part: SplitData) -> list[GeneratedText]:
+        """The beginnings of a few texts, spread over the part, and how the model goes on."""
+        prompts = _prompts(part)
+        if not prompts:
+            return []
         sampling = Sampling(max_tokens=_CONTINUED, temperature=_TEMPERATURE)
         written = generate(model, prompts, sampling, self.dataset.spec, self.device)
         return [
@@ -170,6 +171,17 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
     from sacrebleu.metrics.bleu import BLEU
 
     return float(BLEU().corpus_score(list(translations), [list(references)]).score)
+
+
+def _prompts(part: SplitData) -> list[list[int]]:
+    """The tokens that a few windows or documents begin with; empty if the part has no such."""
+    if isinstance(part, Documents | PackedDocuments):
+        return part.prompts(SAMPLES, _PROMPT)
+    if not isinstance(part, Windows):
+        return []
+    places = torch.arange(min(SAMPLES, len(part))) * (len(part) // min(SAMPLES, len(part)))
+    most = min(_PROMPT, part.length // 2 or 1)
+    return [part.stream[s : s + most].tolist() for s in part.starts[places].tolist()]
 
 
 def _texts(part: TextPairs, side: int, count: int) -> list[list[int]]:

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.data.base import Dataset
+from bigmodel.data.packing import PackedDocuments
 from bigmodel.data.parts import TextPairs
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.models.base import eval_mode
 from bigmodel.runtime import torch_internals
 from bigmodel.runtime.device import Runtime
-from bigmodel.spec import TokenPair, Tokens
+from bigmodel.spec import PackedTokens, TokenPair, Tokens
 
 BACKWARD = 2
 """FLOPs of the backward pass for each of the forward pass: one product for the inputs' gradient, and one
@@ -85,7 +86,8 @@ class Throughput:
             with suppress(Exception), runtime.autocast():  # no run should fail because of a metric
                 flops = training_flops(model, sample)
                 if tokens is not None:  # the sample at hand may be longer or shorter than others
-                    flops *= tokens / sample[0].numel()
+                    packed = isinstance(dataset.spec.input, PackedTokens)  # row 1 holds positions
+                    flops *= tokens / (sample.shape[-1] if packed else sample[0].numel())
         return cls(tokens, flops, peak, runtime.device, ranks)
 
     def metrics(self, samples_per_second: float) -> dict[str, float]:
@@ -117,6 +119,8 @@ def tokens_of(dataset: Dataset) -> float | None:
         return None
     if isinstance(part, TextPairs):
         return float(part.sizes.sum(1).double().mean())
+    if isinstance(part, PackedDocuments):
+        return part.asked
     if part.lengths is not None:
         return float(part.lengths.double().mean())
     return float(inputs.length)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 import subprocess
 import sys
 from functools import partial
@@ -17,7 +18,7 @@ from bigmodel.data.texts import files as text_files
 from bigmodel.data.texts import vocabulary as vocabularies
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
-from bigmodel.spec import IGNORED, Tokens
+from bigmodel.spec import IGNORED, PackedTokens, Tokens
 
 QUOTE = "To be, or not to be: that is the question.\n" * 20
 
@@ -362,3 +363,97 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+LINES = [f"{'word ' * (n % 7)}end of line {n}." for n in range(60)]
+
+
+@pytest.fixture
+def lines(tmp_path):
+    (tmp_path / "lines.txt").write_text("\n".join(LINES) + "\n")
+    return tmp_path / "lines.txt"
+
+
+def documents_of(dataset, name):
+    """The documents that a part asks for, each as its tokens after the first."""
+    part = dataset.part(name)
+    inputs, targets = part.take(slice(0, len(part)))
+    texts = []
+    for row, after in zip(inputs, targets, strict=True):
+        positions = row[1].tolist() if row.ndim == 2 else [*range(len(row))]
+        for position, token in zip(positions, after.tolist(), strict=True):
+            if token == IGNORED:
+                continue
+            if position == 0:
+                texts.append([])
+            texts[-1].append(token)
+    return texts
+
+
+@pytest.mark.parametrize("packing", ["documents", "padded"])
+def test_whole_documents_are_split_at_random_and_all_asked_for(lines, packing):
+    dataset = built(lines, packing=packing, document="line", context=80, batch_size=4)
+    check(dataset)
+    end, decode = dataset.spec.target.end, dataset.reader.decode
+    found = {name: documents_of(dataset, name) for name in ("train", "val")}
+    assert all(text[-1] == end for texts in found.values() for text in texts)
+    assert len(found["val"]) == 6
+    assert sorted(decode(text) for texts in found.values() for text in texts) == sorted(LINES)
+    other = built(lines, packing=packing, document="line", context=80, split_seed=1)
+    assert {decode(text) for text in documents_of(other, "val")} != {decode(t) for t in found["val"]}
+
+
+def test_packed_documents_take_fewer_rows_and_say_how_full_they_are(lines):
+    packed, padded = (
+        built(lines, packing=kind, document="line", context=80) for kind in ("documents", "padded")
+    )
+    assert packed.spec.input == PackedTokens(80, packed.spec.target.vocab_size, packed.spec.target.end)
+    assert padded.spec.input.length == 80
+    assert len(padded.train) == 54
+    assert len(packed.train) < 54 / 2
+    assert re.fullmatch(
+        r"54 documents in \d+ windows of 80 tokens, \d\d\.\d % full", dict(packed.header_rows)["Packing"]
+    )
+    assert dict(padded.header_rows)["Padding"] == "54 documents, each in a row of up to 80 tokens"
+
+
+def test_longer_documents_are_cut(lines):
+    dataset = built(lines, packing="documents", document="line", context=16)
+    check(dataset)
+    assert "longer ones are cut, into" in dict(dataset.header_rows)["Packing"]
+    whole = built(lines, packing="documents", document="line", context=80)
+    for name in ("train", "val"):
+        tokens = [sorted(t for text in documents_of(d, name) for t in text) for d in (dataset, whole)]
+        assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("packing", ["documents", "padded"])
+def test_new_documents_are_read_as_those_of_training(lines, packing):
+    dataset = built(lines, packing=packing, document="line", context=80)
+    reader = from_plain(loads(dumps(to_plain(dataset.reader))))
+    part = reader.read(lines, with_targets=True).part
+    again = reader.read_values(LINES).part
+    assert torch.equal(part.tokens, again.tokens)
+    assert type(part) is type(dataset.train)
+    assert reader.prompt("w") == [dataset.spec.target.end, *reader.encode("w")]
+
+
+def test_folds_hold_out_each_document_once(lines):
+    texts = []
+    for fold in range(3):
+        options = {"packing": "documents", "document": "line", "context": 80}
+        dataset = built(lines, folds=3, val_fold=fold, **options)
+        check(dataset)
+        texts += [dataset.reader.decode(text) for text in documents_of(dataset, "val")]
+    assert sorted(texts) == sorted(LINES)
+
+
+@pytest.mark.parametrize("values", [{"document": "line"}, {"column": "text"}])
+def test_a_stream_has_no_documents(lines, values):
+    with pytest.raises(ConfigError, match=r"data.packing=stream does not tell documents apart. Set"):
+        built(lines, **values)
+
+
+def test_a_single_document_cannot_be_split(quote):
+    with pytest.raises(DataError, match=r"a single document, .* data.document=line if each line is one"):
+        built(quote, packing="documents")

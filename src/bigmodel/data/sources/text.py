@@ -2,8 +2,9 @@
 
     bigmodel-train data=text data.path=shakespeare.txt model=transformer
 
-The text is split by position: the first part is for training, the last is held out. It is read a piece
+A stream is split by position: the first part is for training, the last is held out. It is read a piece
 at a time, into a cache of tokens on disk, which training maps: so memory does not grow with the text.
+Whole documents are read into memory, split at random, and packed into rows or padded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,15 +26,17 @@ from bigmodel.data.base import PART_ORDER, SET_NAMES, Dataset, PartName
 from bigmodel.data.custom_data import check_no_folds, separate_parts
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.files.decode_cache import cache_folder, file_digests
+from bigmodel.data.packing import Documents, PackedDocuments
 from bigmodel.data.parts import Windows
 from bigmodel.data.reader import NewSamples, reads
+from bigmodel.data.texts import documents, token_cache
 from bigmodel.data.texts import files as text_files
-from bigmodel.data.texts import token_cache
+from bigmodel.data.texts.documents import Found, Layout, Packing
 from bigmodel.data.texts.files import Passage, TextFilesConfig, UnitOption
 from bigmodel.data.texts.token_cache import Create, TokenStreams
 from bigmodel.data.texts.tokenizer_training import Special, distinct_characters
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
-from bigmodel.errors import DataError, counted
+from bigmodel.errors import ConfigError, DataError, counted
 from bigmodel.registry import data
 from bigmodel.runtime import progress_messages
 from bigmodel.spec import DataSpec, NextTokens, Tokens
@@ -54,14 +57,29 @@ class TextConfig(TextFilesConfig):
         None, description="path of the text: a file, a folder of .txt files, or a pattern of names"
     )
     val_fraction: float = Field(
-        0.1, gt=0, lt=1, description="share of the text held out for validation: its last part"
+        0.1,
+        gt=0,
+        lt=1,
+        description="share held out for validation: a stream's last part, or documents at random",
     )
     split_seed: int = Field(
-        0, ge=0, description="seed of the choice of trainer.limit; the text itself is split by position"
+        0,
+        ge=0,
+        description="seed of the split of documents and of trainer.limit; a stream is split by position",
     )
     max_bad: int = Field(0, ge=0, description="unreadable files that may be skipped")
     unit: UnitOption = "character"
     context: int = Field(128, ge=1, description="tokens that a model sees at once")
+    packing: Literal["stream", "documents", "padded"] = Field(
+        "stream",
+        description="stream: one text after another; documents: whole ones packed; padded: one in a row",
+    )
+    document: Literal["file", "line"] = Field(
+        "file", description="what a document is, if they are packed or padded: a file or a line"
+    )
+    column: str | None = Field(
+        None, description="column of a table whose cells are the documents; null: there is no table"
+    )
     cache: str | None = Field(
         "auto", description="folder that stores tokens; auto: the user's cache folder; null: none"
     )
@@ -110,14 +128,61 @@ class TextDataReader(VocabularyReader):
         return torch.from_numpy(np.concatenate(pieces))
 
 
+@reads("documents")
+class DocumentsReader(VocabularyReader):
+    """Reads new documents with the vocabulary of training.
+
+    Attributes:
+        context: most tokens in a row.
+        packing: how documents fill rows.
+        layout: what a document is.
+    """
+
+    context: int
+    packing: Packing
+    layout: Layout
+
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:  # noqa: ARG002
+        """See `Reader.read`. Targets are always read: they are the documents' own tokens."""
+        layout = self.layout.model_copy(update={"encoding": self.encoding})
+        paths = [path] if layout.column is not None else text_files.text_files_in(path, "path")
+        found = documents.read_documents(paths, "path", layout, max_bad)
+        return self._new_samples(found.texts, found.left_out)
+
+    def read_values(self, values: Sequence[Any], targets: Sequence[Any] | None = None) -> NewSamples:  # noqa: ARG002
+        """See `Reader.read_values`: texts."""
+        return self._new_samples(text_files.check_texts(values), {})
+
+    def prompt(self, text: str) -> list[int]:
+        """See `TextReader.prompt`: the beginning of a document."""
+        return [*documents.before(self.vocabulary), *map(int, self.vocabulary.encode(text))]
+
+    def arrange(self, texts: Sequence[str]) -> Documents | PackedDocuments:
+        """Documents in rows, as a model reads them."""
+        encoded, pad = documents.framed(texts, self.vocabulary), documents.pad_of(self.vocabulary)
+        return documents.arrange(encoded, self.context, self.packing, pad)
+
+    def _new_samples(self, texts: Sequence[str], left_out: dict[str, int]) -> NewSamples:
+        part = self.arrange(texts)
+        return NewSamples(part, {"first_token": documents.first_tokens(part)}, left_out)
+
+
 @data.register("text", TextConfig)
 def text(config: TextConfig) -> Dataset:
     """The text at `config.path`, in windows of `context` tokens.
 
     Raises:
-        ConfigError: no path is given.
+        ConfigError: no path is given, or options of documents are set for a stream.
         DataError: it cannot be read, is too short, or has a character that training has not seen.
     """
+    if config.packing != "stream":
+        return _documents(config, config.packing)
+    for key in ("document", "column"):
+        if (value := getattr(config, key)) != TextConfig.model_fields[key].default:
+            raise ConfigError(
+                f"data.{key}={value}: data.packing=stream does not tell documents apart. Set"
+                " data.packing=documents, or data.packing=padded."
+            )
     keys = ["path", *(f"{name}_path" for name in separate_parts(config))]
     files = {key: text_files.text_files(config, key) for key in keys}
     folder = cache_folder(config.cache, "tokens")
@@ -157,6 +222,56 @@ def text(config: TextConfig) -> Dataset:
         # Within the block that is held out.
         val_rows=windows["val"].starts[:] if config.folds is not None else None,
     )
+
+
+def _documents(config: TextConfig, packing: Packing) -> Dataset:
+    """The documents at `config.path`, whole: packed, or each in a row."""
+    layout = Layout(document=config.document, column=config.column, encoding=config.encoding)
+    read = {
+        name: documents.read_documents(
+            documents.paths_of(config, key, layout), f"data.{key}", layout, config.max_bad
+        )
+        for name, key in documents.separate_names(config).items()
+    }
+    _check_several(config, read)
+    texts, left_out = documents.split_documents(config, read)
+    before = config.learnt_reader(DocumentsReader)
+    vocabulary = text_files.vocabulary_of(config, before, texts["train"], config.unit, ["end"])
+    if vocabulary.end is None:
+        raise DataError(
+            f"data.packing={packing}: the tokenizer of model.pretrained has no token that ends a text."
+            " Use data.packing=stream, and one file."
+        )
+    reader = DocumentsReader(
+        vocabulary=vocabulary,
+        encoding=config.encoding,
+        context=config.context,
+        packing=packing,
+        layout=layout,
+    )
+    parts = {name: reader.arrange(some) for name, some in texts.items()}
+    val = parts.get("val")
+    return replace(
+        documents.dataset_of("text", parts, vocabulary, config.context),
+        reader=reader,
+        header_rows=[
+            documents.packing_row(parts["train"], len(texts["train"]), config.context),
+            ("Vocabulary", str(vocabulary)),
+        ],
+        left_out=left_out,
+        val_rows=None if val is None else torch.tensor(documents.first_tokens(val)),
+    )
+
+
+def _check_several(config: TextConfig, read: Mapping[PartName, Found]) -> None:
+    """Raises DataError if there is but one document, of which a part cannot be held out."""
+    if list(read) == ["train"] and len(read["train"].texts) == 1 and config.validation:
+        by_file = config.column is None and config.document == "file"
+        by_line = " Set data.document=line if each line is one," if by_file else " Set"
+        raise DataError(
+            f"data.path={config.path}: there is a single document, and whole ones are held out for"
+            f" validation.{by_line} data.val_path=<file>, or data.packing=stream."
+        )
 
 
 def _load_or_make(

@@ -6,12 +6,12 @@ import codecs
 import glob
 import io
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, TypeVar
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ SUFFIXES = (".txt", ".txt.gz")
 _PIECE = 1 << 20  # bytes decoded at once
 _HEAD = 4096  # bytes that an encoding is detected from
 _LISTED = 5  # endings that a message lists
+
+ReadT = TypeVar("ReadT")
 
 
 UnitOption = Annotated[
@@ -157,21 +159,34 @@ def measure_files(files: list[Path], encoding: str, max_bad: int = 0) -> tuple[l
     Raises:
         DataError: more than `max_bad` cannot be read, or all of them.
     """
-    passages, bad = [], []
+
+    def measured(file: Path) -> Passage:
+        return Passage(file, encoding, 0, sum(map(len, text_pieces(file, encoding))))
+
+    return read_each(files, measured, max_bad)
+
+
+def read_each(
+    files: Sequence[Path], read: Callable[[Path], ReadT], max_bad: int
+) -> tuple[list[ReadT], int]:
+    """What `read` gives for each file, and how many files were left out.
+
+    Raises:
+        DataError: more than `max_bad` cannot be read, or all of them.
+    """
+    each, bad = list[ReadT](), list[DataError]()
     for file in files:
         try:
-            characters = sum(map(len, text_pieces(file, encoding)))
+            each.append(read(file))
         except DataError as error:
             bad.append(error)
-        else:
-            passages.append(Passage(file, encoding, 0, characters))
-    if len(bad) > max_bad or not passages:
+    if len(bad) > max_bad or not each:
         more = ""
         if len(bad) > max_bad and len(files) > 1:
             more = f" Of {len(files):,} files, {len(bad):,} cannot be read:"
             more += f" data.max_bad={len(bad)} leaves them out."
         raise DataError(f"{bad[0]}{more}") from bad[0]
-    return passages, len(bad)
+    return each, len(bad)
 
 
 def read_text(file: Path, encoding: str) -> str:

@@ -179,9 +179,12 @@ class Vocabulary(Config):
         added = self._engine.encode("").ids if before else []
         return list(map(int, added[: len(added) - after]))
 
-    def encode_all(self, texts: Sequence[str]) -> Encoded:
-        """The tokens of many texts, faster than one by one; of a pretrained model, with the special
-        tokens of its `template`.
+    def encode_all(self, texts: Sequence[str], *, special: bool = True) -> Encoded:
+        """The tokens of many texts, faster than one by one.
+
+        Args:
+            texts: all of them.
+            special: with the special tokens of a pretrained model's `template`.
 
         Raises:
             DataError: a character has no token.
@@ -193,7 +196,7 @@ class Vocabulary(Config):
             encoded: list[Ids] = []
             work, count = "Tokenizing texts", f"{len(texts):,}"
             with progress_messages.report_progress(lambda: f"{work}: {len(encoded):,} of {count}"):
-                for ids in self._encode_batches(texts, _TEXTS, special=True):
+                for ids in self._encode_batches(texts, _TEXTS, special):
                     encoded.append(ids)  # noqa: PERF402  counted while it grows
             sizes, tokens = [len(ids) for ids in encoded], self._concatenate(encoded)
         return Encoded(torch.from_numpy(tokens), torch.tensor(sizes, dtype=torch.int64))

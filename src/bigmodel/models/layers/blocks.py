@@ -12,6 +12,7 @@ from bigmodel.models.layers import fast_blocks
 from bigmodel.models.layers.attention_weights import attention_weights
 from bigmodel.models.layers.fast_linear import Linear
 from bigmodel.models.layers.kv_cache import KeysValues, LayerKVCache
+from bigmodel.models.layers.packing import Packing
 from bigmodel.models.layers.positions import Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 
@@ -126,14 +127,21 @@ class SelfAttention(_Attention):
         self.qkv.stacked = [share * self.head_dim for share in shares]
 
     def forward(
-        self, inputs: Tensor, mask: Tensor | None = None, cache: LayerKVCache | None = None
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        cache: LayerKVCache | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Attends to the inputs, and to earlier ones in `cache`.
 
         Args:
             mask: True if a key is real, (batch, 1, 1, positions); not needed if causal, since padding
                 comes last.
+            packing: the texts that share each row, for causal attention within each.
         """
+        if packing is not None:
+            return self._packed(inputs, packing)
         if mask is None and cache is None and self._fuses(inputs):
             return fast_blocks.causal_attention(inputs, self.qkv, self.output, self.num_heads)
         heads = self._split(self.qkv(inputs))
@@ -145,6 +153,13 @@ class SelfAttention(_Attention):
         # With a cache there is one query, which sees every key that the mask leaves.
         causal = self.causal and mask is None and positions is None
         return self._attend(query, key, value, mask, causal)
+
+    def _packed(self, inputs: Tensor, packing: Packing) -> Tensor:
+        query, key, value = self._heads(self._split(self.qkv(inputs)), packing.positions)
+        if (self.dropout and self.training) or not packing.can_split(query):
+            return self._attend(query, key, value, packing.mask, causal=False)
+        outputs: Tensor = self.output(packing.attention(query, key, value).transpose(1, 2).flatten(2))
+        return outputs
 
     def _fuses(self, inputs: Tensor) -> bool:
         return (
@@ -159,14 +174,20 @@ class SelfAttention(_Attention):
         )
 
     def attention_weights(
-        self, inputs: Tensor, mask: Tensor | None = None, cache: LayerKVCache | None = None
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        cache: LayerKVCache | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """The weights with which `forward` sums values: (batch, heads, positions, positions).
 
         Args:
             cache: None; text that is being written is not looked into.
+            packing: None; a text is looked into by itself.
         """
         assert cache is None
+        assert packing is None
         query, key, _ = self._heads(self._split(self.qkv(inputs)), None)
         return attention_weights(query, key, mask, causal=self.causal and mask is None)
 
@@ -319,14 +340,15 @@ class Block(nn.Module):
         cache: LayerKVCache | None = None,
         source: KeysValues | None = None,
         source_mask: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         x, cross = inputs, self.cross_attention
         if self.norm_first:
-            x = x + self._dropped(self.attention(self.attention_norm(x), mask, cache))
+            x = x + self._dropped(self.attention(self.attention_norm(x), mask, cache, packing))
             if cross is not None:
                 x = x + self._dropped(cross(self.cross_attention_norm(x), source, source_mask))
             return x + self._dropped(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self._dropped(self.attention(x, mask, cache)))
+        x = self.attention_norm(x + self._dropped(self.attention(x, mask, cache, packing)))
         if cross is not None:
             x = self.cross_attention_norm(x + self._dropped(cross(x, source, source_mask)))
         y: Tensor = self.feed_forward_norm(x + self._dropped(self.feed_forward(x)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.models.checks import cannot_read
-from bigmodel.spec import DataSpec, Features, Image, Input, Sequence, TokenPair, Tokens
+from bigmodel.spec import DataSpec, Features, Image, Input, PackedTokens, Sequence, TokenPair, Tokens
 
 
 class PatchEmbedding(nn.Module):
@@ -179,7 +179,7 @@ def grid_of(kind: Input, patch_size: int) -> tuple[int, ...]:
     """The grid of the positions that `embed` returns: rows × columns of an image, else one line."""
     if isinstance(kind, Image):
         return (kind.height // patch_size, kind.width // patch_size)
-    if isinstance(kind, TokenPair):
+    if isinstance(kind, TokenPair | PackedTokens):
         return (kind.length,)
     return kind.shape[:1]
 

@@ -174,7 +174,7 @@ def encoded_prompt(
         DataError: it is empty, or has characters that are not in the vocabulary.
     """
     try:
-        tokens = reader.encode(text)
+        tokens = reader.prompt(text)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     target = loaded.preprocessing.spec.target
