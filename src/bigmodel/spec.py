@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 from bigmodel.errors import counted
 
@@ -130,7 +131,42 @@ class TokenPair:
         return f"pairs of up to {counted(self.length, 'token')} out of {self.vocab_size:,}"
 
 
-Input = Image | Sequence | Tokens | Features | TokenPair
+Modality = Image | Sequence | Tokens | Features
+"""An input of one kind, which may be a part of a `Multimodal` one."""
+
+
+@dataclass(frozen=True)
+class Multimodal:
+    """Inputs of shape (batch, width), float32: several parts side by side, each flattened.
+
+    The first columns say whether a sample has each part, 1.0 or 0.0. The values of a part that is missing
+    mean nothing. Tokens are whole numbers, which float32 represents exactly up to 2^24.
+
+    Attributes:
+        names: of the parts, such as the columns of a table that they come from.
+        parts: what each one is.
+    """
+
+    names: tuple[str, ...]
+    parts: tuple[Modality, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.parts) + sum(math.prod(part.shape) for part in self.parts),)
+
+    @property
+    def slices(self) -> list[slice]:
+        """The columns of each part."""
+        sizes = (math.prod(part.shape) for part in self.parts)
+        bounds = list(accumulate(sizes, initial=len(self.parts)))
+        return [slice(*ends) for ends in pairwise(bounds)]
+
+    def __str__(self) -> str:
+        named = zip(self.names, self.parts, strict=True)
+        return ", ".join(f"{name} ({part})" for name, part in named)
+
+
+Input = Modality | TokenPair | Multimodal
 
 
 class _Named:

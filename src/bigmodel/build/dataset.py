@@ -15,7 +15,7 @@ from bigmodel.data.assemble import without_validation
 from bigmodel.data.base import Dataset
 from bigmodel.data.checks import check
 from bigmodel.data.counter_rng import key_of, shuffled
-from bigmodel.data.parts import Part, SplitData, Texts
+from bigmodel.data.parts import Labelled, SplitData
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.errors import DataError
 from bigmodel.runtime import progress_messages
@@ -60,7 +60,7 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
         if parts[name] is not whole
     ]
     train, target = parts["train"], dataset.spec.target
-    if isinstance(target, Classes) and isinstance(train, Part | Texts):
+    if isinstance(target, Classes) and isinstance(train, Labelled):
         counts = torch.bincount(train.targets, minlength=target.count).tolist()
         target = replace(target, counts=tuple(counts))
     sizes = dataset.spec.sizes | {name: len(part) for name, part in parts.items()}

@@ -28,7 +28,7 @@ from bigmodel.data.normalize import (
     standardise,
     value_statistics,
 )
-from bigmodel.data.parts import Part, SplitData, Texts
+from bigmodel.data.parts import Labelled, MultimodalPart, Part, SplitData
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.splits import fold_split, plain_split, stratified_split
 from bigmodel.errors import DataError
@@ -167,17 +167,16 @@ def without_validation(dataset: Dataset) -> Dataset:
         DataError: the source stores its samples in a way of its own.
     """
     train, val = dataset.train, dataset.val
-    if not (isinstance(train, Part) and isinstance(val, Part)):
+    if not (isinstance(train, Part | MultimodalPart) and type(val) is type(train)):
         raise DataError(
             f"data.validation=false: data '{dataset.spec.name}' has a validation set of its own, which"
             " cannot be joined with its training set. Leave the setting out."
         )
-    both = zip((train.inputs, train.targets), (val.inputs, val.targets), strict=True)
     row = ("Validation set", "part of the training set, whose statistics are those without it")
     sizes = {name: size for name, size in dataset.spec.sizes.items() if name != "val"}
     return replace(
         dataset,
-        train=Part(*map(torch.cat, both)),
+        train=train.joined(val),
         val=None,
         val_rows=None,
         val_files=(),
@@ -188,7 +187,7 @@ def without_validation(dataset: Dataset) -> Dataset:
 
 def _completed(target: Target, training: SplitData, learnt: Preprocessing | None) -> Target:
     """The target with counts of the training set, and with its statistics or a resumed run's."""
-    if not isinstance(training, Part | Texts):
+    if not isinstance(training, Labelled):
         return target
     match target:
         case Classes():
@@ -206,7 +205,7 @@ def _completed(target: Target, training: SplitData, learnt: Preprocessing | None
 
 def _ready(part: SplitData, target: Target) -> SplitData:
     """A part with targets as a loss reads them, and real inputs in float32."""
-    if not isinstance(part, Part | Texts) or isinstance(target, NextTokens):
+    if not isinstance(part, Labelled) or isinstance(target, NextTokens):
         return part
     if isinstance(part, Part) and part.inputs.is_floating_point():
         part = replace(part, inputs=part.inputs.float())

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from bigmodel.data.base import SET_NAMES, Dataset
 from bigmodel.data.packing import Documents, PackedDocuments
-from bigmodel.data.parts import Part, SplitData, TextPairs, Texts, Windows
+from bigmodel.data.parts import Labelled, MultimodalPart, Part, SplitData, TextPairs, Texts, Windows
 from bigmodel.errors import DataError, counted
-from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, TokenPair, Tokens
+from bigmodel.spec import (
+    IGNORED,
+    Classes,
+    DataSpec,
+    Features,
+    Flags,
+    Multimodal,
+    NextTokens,
+    TokenPair,
+    Tokens,
+)
 
 
 def check(dataset: Dataset) -> None:
@@ -57,6 +68,9 @@ def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
         return
     if len(part) == 0:
         raise DataError(f"{where}: it is empty.")
+    if isinstance(part, MultimodalPart):
+        _check_multimodal(part, spec, where)
+        return
     assert isinstance(part, Windows | Texts | TextPairs | Documents | PackedDocuments)
     assert isinstance(spec.input, Tokens | TokenPair)
     if isinstance(part, Windows) and part.mapped:
@@ -80,6 +94,16 @@ def _check_dense(part: Part, spec: DataSpec, where: str) -> None:
     if inputs != targets:
         raise DataError(f"{where}: {inputs} inputs, but {targets} targets: the numbers must be equal.")
     _check_inputs(part.inputs, spec, where)
+    _check_targets(part.targets, spec, where)
+
+
+def _check_multimodal(part: MultimodalPart, spec: DataSpec, where: str) -> None:
+    assert isinstance(spec.input, Multimodal)
+    if tuple(part.stored) != spec.input.names:
+        raise DataError(f"{where}: it holds {list(part.stored)}, but the spec says {spec.input}.")
+    for (name, values), kind in zip(part.stored.items(), spec.input.parts, strict=True):
+        own = replace(spec, input=kind)
+        _check_inputs(values.long() if isinstance(kind, Tokens) else values, own, f"{where}, {name}")
     _check_targets(part.targets, spec, where)
 
 
@@ -128,7 +152,7 @@ def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
 def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where: str) -> None:
     # A class without samples is a skipped label or a superfluous name. The model would have an output
     # for it, and means over classes would be misleading.
-    labelled = [part for part in parts if isinstance(part, Part | Texts)]
+    labelled = [part for part in parts if isinstance(part, Labelled)]
     counts = sum(torch.bincount(part.targets, minlength=target.count) for part in labelled)
     missing = torch.as_tensor(counts == 0).nonzero().flatten().tolist()
     if missing:

@@ -40,6 +40,18 @@ def image_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float()[:, None, None], std.float()[:, None, None]
 
 
+def band_statistics(spectrograms: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each band over all frames: two float32 tensors of shape (bands,).
+
+    Args:
+        spectrograms: (samples, …, bands), float.
+    """
+    bands = spectrograms.shape[-1]
+    by_band = spectrograms.reshape(len(spectrograms), -1, bands).transpose(1, 2)[..., None]
+    mean, std = image_statistics(by_band)
+    return mean.view(bands), std.view(bands)
+
+
 def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each column of (…, columns), over all other dimensions: float64 (columns,).
 

@@ -7,7 +7,9 @@ its longest text, so these parts know the length of each sample.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import ClassVar, Self
 
 import torch
@@ -63,7 +65,16 @@ class SplitData(ABC):
 
     def select(self, index: Tensor) -> Self:
         """A part with the samples at `index`, (count,) int64, in that order."""
-        chosen = {name: getattr(self, name).index_select(0, index) for name in self._by_sample}
+        return self._with_samples(lambda values: values.index_select(0, index))
+
+    def split(self, sizes: Sequence[int]) -> list[Self]:
+        """Parts of so many samples each, one after another; nothing is copied."""
+        bounds = pairwise(accumulate(sizes, initial=0))
+        return [self._with_samples(lambda v, ends=ends: v[slice(*ends)]) for ends in bounds]
+
+    def _with_samples(self, choose: Callable[[Tensor], Tensor]) -> Self:
+        """A part with the samples that `choose` takes of each tensor that has a row for each."""
+        chosen = {name: choose(getattr(self, name)) for name in self._by_sample}
         return replace(self, **chosen)  # type: ignore[type-var]
 
     @property
@@ -114,6 +125,11 @@ class Part(SplitData):
         """See `SplitData.take`."""
         inputs, targets = (_taken(x, chosen, options.pinned) for x in (self.inputs, self.targets))
         return inputs, targets
+
+    def joined(self, other: Part) -> Part:
+        """The samples of both."""
+        pairs = (self.inputs, other.inputs), (self.targets, other.targets)
+        return Part(*map(torch.cat, pairs))
 
 
 @dataclass(frozen=True)
@@ -221,6 +237,68 @@ class Texts(SplitData):
         width = options.width or int(sizes.max())
         inputs = _padded(self.tokens, self.starts[chosen], sizes, width, self.pad)
         return inputs, self.targets[chosen]
+
+
+@dataclass
+class MultimodalPart(SplitData):
+    """Samples of several kinds of data; see `spec.Multimodal`. Each is stored compactly, and all become
+    float32 side by side when they are gathered.
+
+    Attributes:
+        stored: the values of each part, by name and in the spec's order: (samples, *shape) float32, bytes
+            of pictures, or tokens of any integer type, padded.
+        present: (samples, parts) bool: which parts a sample has.
+        targets: as in `Batch`.
+        scaling: scale and shift of some parts, by name, which broadcast over a batch of them:
+            `model input = stored * scale + shift`.
+    """
+
+    _by_sample = ("present", "targets")
+
+    stored: Mapping[str, Tensor]
+    present: Tensor
+    targets: Tensor
+    scaling: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
+        """See `SplitData.take`."""
+        columns = [_taken(self.present, chosen, False).float()]
+        for name, values in self.stored.items():
+            taken = _taken(values, chosen, False).float()
+            if name in self.scaling:
+                scale, shift = self.scaling[name]
+                taken = torch.addcmul(shift, taken, scale)
+            columns.append(taken.flatten(1))
+        return options.kept(torch.cat(columns, dim=1), _taken(self.targets, chosen, False))
+
+    def joined(self, other: MultimodalPart) -> MultimodalPart:
+        """The samples of both."""
+        stored = {name: torch.cat([own, other.stored[name]]) for name, own in self.stored.items()}
+        present, targets = ((self.present, other.present), (self.targets, other.targets))
+        return replace(self, stored=stored, present=torch.cat(present), targets=torch.cat(targets))
+
+    def _with_samples(self, choose: Callable[[Tensor], Tensor]) -> Self:
+        stored = {name: choose(values) for name, values in self.stored.items()}
+        return replace(super()._with_samples(choose), stored=stored)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `SplitData.tensors`."""
+        stored = {f"stored.{name}": values for name, values in self.stored.items()}
+        return super().tensors() | stored
+
+    def to(self, device: torch.device) -> Self:
+        """See `SplitData.to`."""
+        return replace(
+            self,
+            stored={name: values.to(device) for name, values in self.stored.items()},
+            present=self.present.to(device),
+            targets=self.targets.to(device),
+            scaling={k: (scale.to(device), shift.to(device)) for k, (scale, shift) in self.scaling.items()},
+        )
+
+
+Labelled = Part | Texts | MultimodalPart
+"""Parts that store a target for each sample, in the tensor `targets`."""
 
 
 @dataclass

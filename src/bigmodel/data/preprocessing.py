@@ -96,14 +96,14 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         named = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         return {"kind": type(value).__name__, **named}
-    return value
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def _spec_of(plain: Any) -> Any:
     if isinstance(plain, dict) and "kind" in plain:
         named = {key: _spec_of(value) for key, value in plain.items() if key != "kind"}
         return getattr(specs, plain["kind"])(**named)
-    return plain
+    return tuple(map(_spec_of, plain)) if isinstance(plain, tuple) else plain
 
 
 def _numbers(statistic: Tensor | None) -> dict[str, Any] | None:

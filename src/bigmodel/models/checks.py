@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 
 from bigmodel.errors import SpecError
-from bigmodel.spec import DataSpec, NextTokens, PackedTokens, TokenPair, Tokens
+from bigmodel.spec import DataSpec, Multimodal, NextTokens, PackedTokens, TokenPair, Tokens
 
 
 def cannot_read(model: str, spec: DataSpec, advice: str) -> SpecError:
     """The error of a model that does not read this kind of input; `advice` says what to do instead."""
     return SpecError(f"model={model} cannot read data={spec.name}, which holds {spec.input}. {advice}")
+
+
+def refuse_several(model: str, spec: DataSpec) -> None:
+    """Raises SpecError if the inputs are several kinds of data."""
+    if isinstance(spec.input, Multimodal):
+        advice = "It reads one kind of data: use model=fusion, or leave out the columns of other kinds."
+        raise cannot_read(model, spec, advice)
 
 
 def refuse_pairs(model: str, spec: DataSpec) -> None:
@@ -27,12 +34,18 @@ def refuse_packed(model: str, spec: DataSpec) -> None:
         raise cannot_read(model, spec, f"{advice} data.packing=padded.")
 
 
-def refuse_writing(model: str, spec: DataSpec) -> None:
+def refuse_writing(model: str, spec: DataSpec, *, several: bool = False) -> None:
     """Refuses data that asks for written text, for models that read each input as a whole.
 
+    Args:
+        several: the model reads several kinds of data at once.
+
     Raises:
-        SpecError: the inputs are pairs of texts, or the target is the next token.
+        SpecError: the inputs are pairs of texts or, unless `several`, of several kinds; or the target is
+            the next token.
     """
+    if not several:
+        refuse_several(model, spec)
     refuse_pairs(model, spec)
     if isinstance(spec.target, NextTokens):
         raise SpecError(
@@ -45,9 +58,10 @@ def check_writing(model: str, spec: DataSpec) -> bool:
     """Whether the data asks a model that can write for the next token at each position.
 
     Raises:
-        SpecError: next tokens are asked for after inputs that are no tokens, or pairs of texts have
-            another target.
+        SpecError: next tokens are asked for after inputs that are no tokens, pairs of texts have another
+            target, or the inputs are several kinds of data.
     """
+    refuse_several(model, spec)
     writes = isinstance(spec.target, NextTokens)
     if writes and not isinstance(spec.input, Tokens | TokenPair):
         raise SpecError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigmodel.data.parts import Part, SplitData, Texts
+from bigmodel.data.parts import Labelled, SplitData
 from bigmodel.errors import counted
 from bigmodel.metrics import defined
 from bigmodel.reporting.predictions import merge_columns, predictions, target_columns
@@ -73,4 +73,4 @@ def _pieces(run: Run, outputs: Tensor, rows: Tensor, fold: int) -> Iterator[dict
 
 def _targets(part: SplitData, index: Tensor) -> Tensor:
     """The targets of some samples, without gathering their inputs where they are apart."""
-    return part.targets[index] if isinstance(part, Part | Texts) else part.take(index)[1]
+    return part.targets[index] if isinstance(part, Labelled) else part.take(index)[1]

@@ -132,7 +132,7 @@ def test_a_number_is_missing_however_the_column_writes_it(tmp_path, mark, cells)
     path = table_of(tmp_path / "a.csv", rows)
     dataset = built(path, missing=[mark])
     assert of_label(dataset, "Missing") == [f"size: 20 '{mark}'"]
-    missing = dataset.reader.spec.names.index("size (missing)")
+    missing = dataset.reader.features.names.index("size (missing)")
     found = from_plain(to_plain(dataset.reader)).read(path, with_targets=True)
     assert found.part.inputs[:, missing].tolist() == [float(i % 4 == 1) for i in range(80)]
 

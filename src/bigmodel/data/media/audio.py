@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -15,9 +16,10 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bigmodel.data.files.decode_cache import UnreadableFileError
+from bigmodel.data.files.decode_cache import UnreadableFileError, io_threads
 from bigmodel.data.libraries import soundfile
 from bigmodel.data.media.spectrogram import LogMel
+from bigmodel.errors import DataError
 from bigmodel.registry import Config
 from bigmodel.runtime.disk import check_regular
 
@@ -76,6 +78,8 @@ SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".mp3"
 _KAISER_BETA = 8.6  # attenuates frequencies above half the new rate by 80 dB or more
 _CANCELLED_POWER = 0.01  # share of the channels' mean power below which their mix has lost the sound
 _MIN_COMPLETE = 0.98  # share of the length in the header that must be there
+_COVERED = 0.95  # share of the training set that is not cut, if no duration is set
+_FRAME_MULTIPLE = 8  # of the number of frames, if no duration is set
 _MAX_SECONDS = 3600  # of one recording; longer ones are not samples, or would fill the memory
 
 
@@ -127,6 +131,38 @@ def duration(path: Path) -> float:
     except (soundfile.SoundFileError, OSError) as error:
         raise UnreadableFileError(_reason(path, error)) from None
     return float(info.frames / info.samplerate)
+
+
+def typical_samples(training: Sequence[Path], rate: int, window: int, hop: int) -> int:
+    """How many samples most recordings of a training set do not exceed, for a spectrogram whose number of
+    frames is a multiple of 8, so that patches tile it.
+
+    Args:
+        rate: samples per second.
+        window, hop: of the spectrogram, in samples.
+
+    Raises:
+        DataError: none of the recordings can be read.
+    """
+    usual = _typical_seconds(training) * rate
+    frames = max(1, math.ceil((usual - window) / hop) + 1)
+    return window + hop * (_FRAME_MULTIPLE * math.ceil(frames / _FRAME_MULTIPLE) - 1)
+
+
+def _typical_seconds(training: Sequence[Path]) -> float:
+    """The duration that most recordings do not exceed, rounded up to a hundredth."""
+    with ThreadPoolExecutor(io_threads()) as pool:
+        durations = sorted(filter(None, pool.map(_duration, training)))
+    if not durations:
+        raise DataError(f"data: none of {len(training):,} recordings of the training set can be read.")
+    return math.ceil(durations[int(_COVERED * (len(durations) - 1))] * 100) / 100
+
+
+def _duration(path: Path) -> float:
+    try:
+        return duration(path)
+    except UnreadableFileError:  # reported when it is decoded
+        return 0.0
 
 
 class Recording(NamedTuple):

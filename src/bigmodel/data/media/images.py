@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.files.decode_cache import UnreadableFileError
+from bigmodel.data.files.decode_cache import UnreadableFileError, io_threads
 from bigmodel.data.libraries import pil_image, pil_ops
 from bigmodel.errors import first_line
 from bigmodel.registry import Config
@@ -99,6 +100,19 @@ def image_info(path: Path) -> tuple[str, int, int, bool]:
     """
     with open_image(path) as picture:
         return _image_info(picture)
+
+
+def all_grey(paths: Sequence[Path]) -> bool:
+    """Whether no picture has colours; unreadable ones have none."""
+    with ThreadPoolExecutor(io_threads()) as pool:
+        return all(pool.map(_seems_grey, paths))
+
+
+def _seems_grey(path: Path) -> bool:
+    try:
+        return image_info(path)[3]
+    except UnreadableFileError:  # reported when it is decoded
+        return True
 
 
 def _image_info(picture: Any) -> tuple[str, int, int, bool]:

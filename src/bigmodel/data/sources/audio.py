@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,22 +24,20 @@ from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, ImageConfig
 from bigmodel.data.class_counts import describe_target
 from bigmodel.data.files import samples as file_samples
-from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableFileError, io_threads
+from bigmodel.data.files.decode_cache import DecodedRows, RowFormat
 from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
-from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, decode_sound, duration
-from bigmodel.data.normalize import image_statistics
+from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, decode_sound, typical_samples
+from bigmodel.data.normalize import band_statistics
 from bigmodel.data.reader import HeaderRows, NewSamples, reads, truncation_row
 from bigmodel.data.targets import TargetEncoder
-from bigmodel.errors import ConfigError, DataError, counted
+from bigmodel.errors import ConfigError, counted
 from bigmodel.registry import Config, data
 from bigmodel.spec import DataSpec, Image, Input
 from bigmodel.spec import Sequence as Steps
 
 _WHAT = "recordings"
 _NOTES_VERSION = 2  # of each recording's note in the cache
-_COVERED = 0.95  # share of the training set that is not cut, if no duration is set
 _LEVEL_MARGIN_DB = 6.0  # how far outside training's levels new recordings may be without a warning
-_FRAME_MULTIPLE = 8  # of the number of frames, if no duration is set, so that patches tile an image
 
 
 class AudioConfig(FilesConfig, ImageConfig):
@@ -139,35 +136,14 @@ def _audio_settings(
     if config.seconds is not None:
         samples = max(1, round(config.seconds * config.rate))
     else:
-        usual = _typical_seconds(training) * config.rate
-        frames = max(1, math.ceil((usual - window) / hop) + 1)
-        samples = window + hop * (_FRAME_MULTIPLE * math.ceil(frames / _FRAME_MULTIPLE) - 1)
+        samples = typical_samples(training, config.rate, window, hop)
     same = config.model_dump(include={"rate", "form", "n_mels", "fold"})
     return AudioSettings(**same, samples=samples, layout=layout, window=window, hop=hop)
 
 
-def _typical_seconds(training: Sequence[Path]) -> float:
-    """The duration that most recordings do not exceed, rounded up to a hundredth."""
-    with ThreadPoolExecutor(io_threads()) as pool:
-        durations = sorted(filter(None, pool.map(_duration, training)))
-    if not durations:
-        raise DataError(f"data: none of {len(training):,} {_WHAT} of the training set can be read.")
-    return math.ceil(durations[int(_COVERED * (len(durations) - 1))] * 100) / 100
-
-
-def _duration(path: Path) -> float:
-    try:
-        return duration(path)
-    except UnreadableFileError:  # reported when it is decoded
-        return 0.0
-
-
 def _statistics(training: Tensor, config: AudioConfig) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each band, (bands,), or of all samples if raw, (1,)."""
-    bands = training.shape[-1] if config.form == "log_mel" else 1
-    by_band = training.reshape(len(training), -1, bands).transpose(1, 2)[..., None]
-    mean, std = image_statistics(by_band)
-    return mean.view(bands), std.view(bands)
+    return band_statistics(training if config.form == "log_mel" else training[..., None])
 
 
 def _header_rows(

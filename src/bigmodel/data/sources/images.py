@@ -9,7 +9,6 @@ all layouts. Pictures are decoded once, resized to one size, and cached for late
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, ImageConfig
 from bigmodel.data.class_counts import describe_target
 from bigmodel.data.files import samples as file_samples
-from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableFileError, io_threads
+from bigmodel.data.files.decode_cache import DecodedRows, RowFormat
 from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
 from bigmodel.data.media import images as decoding
 from bigmodel.data.media.images import SUFFIXES, ResizeSettings, Side
@@ -101,19 +100,11 @@ def _resize_settings(config: ImagesConfig, training: Sequence[Path]) -> ResizeSe
     """The settings for all pictures; in colour if any of the training set is."""
     channels = config.channels
     if channels == "auto":
-        with ThreadPoolExecutor(io_threads()) as pool:
-            channels = 1 if all(pool.map(_seems_grey, training)) else 3
+        channels = 1 if decoding.all_grey(training) else 3
     height, width = config.size if isinstance(config.size, list) else (config.size, config.size)
     return ResizeSettings(
         height=height, width=width, channels=channels, fit=config.fit, background=config.background
     )
-
-
-def _seems_grey(path: Path) -> bool:
-    try:
-        return decoding.image_info(path)[3]
-    except UnreadableFileError:  # reported when it is decoded
-        return True
 
 
 _FIT_NAMES = {"crop": "scaled and cropped to", "pad": "padded to", "stretch": "stretched to"}

@@ -18,14 +18,15 @@ from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.class_counts import class_warnings, count_classes
 from bigmodel.data.custom_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.data.digest import DigestBuilder
-from bigmodel.data.parts import Part
+from bigmodel.data.multimodal.reader import MultimodalReader, fit_media
+from bigmodel.data.parts import MultimodalPart, Part
 from bigmodel.data.tabular import report
 from bigmodel.data.tabular.columns import NewCells, RowIndex
 from bigmodel.data.tabular.config import TableConfig
 from bigmodel.data.tabular.fitting import fit_columns
 from bigmodel.data.tabular.missing_values import count_missing_words, unused_word_warning
 from bigmodel.data.tabular.numeric import text_values
-from bigmodel.data.tabular.reader import TableReader
+from bigmodel.data.tabular.reader import EncodedRows, TableReader
 from bigmodel.data.tabular.table_file import Table, check_column, get_column, name_list, read_table
 from bigmodel.data.tabular.target import EncodedTarget, TargetColumn
 from bigmodel.data.tabular.type_inference import InferredType, infer_type
@@ -40,13 +41,19 @@ def table(config: TableConfig) -> Dataset:
     """A table of numbers, categories and dates, and the column to predict."""
     _refuse_hub_paths(config)
     table = read_table(resolve_path(config), "data.path", config.max_bad, config.encoding)
-    table.missing = config.missing or ()
+    table.missing, table.cache = config.missing or (), config.cache
     target = _read_target(config, table)
     reader, lines, warnings = fit_columns(config, table, target.column, target.parts["train"])
+    reader = fit_media(config, table, reader, target.parts["train"])
     digest = DigestBuilder().files(table.files)
     for part, rows in target.parts.items():
         digest.tensor(part, torch.from_numpy(rows))
-    parts, new_cells = _encode_parts(table, reader, target)
+    parts, encoded = _encode_parts(table, reader, target)
+    new_cells = encoded.new_cells
+    for word in encoded.digests:
+        digest.word(word)
+    reader, parts = _standardised(config, reader, parts)
+    lines += encoded.header_rows
     header_rows = [*report.alias_line(_aliases(reader)), *warnings, *table.header_rows]
     if config.task == "auto" and target.column.name not in config.columns:
         texts = report.target_warnings(target.column, target.inferred)
@@ -61,13 +68,15 @@ def table(config: TableConfig) -> Dataset:
     for part in separate_parts(config, parts):
         key = f"{part}_path"
         other = read_table(resolve_path(config, key), f"data.{key}", config.max_bad, config.encoding)
-        other.missing = table.missing
+        other.missing, other.cache = table.missing, table.cache
         digest.files(other.files)
         samples = reader.samples(other, with_targets=True)
+        for word in samples.digests:
+            digest.word(word)
         parts[part] = samples.part
         left_out.update(other.left_out)
         left_out.update(samples.left_out)
-        header_rows += other.header_rows
+        header_rows += [*other.header_rows, *samples.header_rows]
         header_rows += report.new_cell_lines(reader.columns, target.column, samples.new_cells, part)
     labels, class_counts = target.column.labels, None
     if labels is not None:
@@ -83,7 +92,7 @@ def table(config: TableConfig) -> Dataset:
         reader=reader,
         header_rows=header_rows,
         left_out=dict(left_out),
-        read=digest.read(),
+        read=digest.read(exact="audio" not in config.media.values()),
         val_rows=None if own is None else torch.from_numpy(own),
     )
 
@@ -174,18 +183,27 @@ def _column_values(table: Table, name: str | None, key: str, rows: RowIndex) -> 
     return None if name is None else text_values(get_column(table, name, key)).take(rows).to_pylist()
 
 
-def _encode_parts(
-    table: Table, reader: TableReader, target: _Target
-) -> tuple[dict[PartName, Part], dict[str, NewCells]]:
-    """The parts, and the cells that training has not seen."""
-    # All parts share one tensor, one after another, so that nothing is in memory twice.
+Parts = dict[PartName, Part | MultimodalPart]
+
+
+def _encode_parts(table: Table, reader: TableReader, target: _Target) -> tuple[Parts, EncodedRows]:
+    """The parts, and what was found in all of their rows."""
+    # All parts share their tensors, one after another, so that nothing is in memory twice.
     order = np.concatenate(list(target.parts.values()))
-    inputs, new_cells = reader.inputs(table, order)
-    new_cells[target.column.name] = NewCells(invalid=target.encoded.invalid)
-    targets = target.encoded.values[torch.from_numpy(order)]
-    sizes = [len(rows) for rows in target.parts.values()]
-    pairs = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
-    return {name: Part(*pair) for name, pair in zip(target.parts, pairs, strict=True)}, new_cells
+    encoded = reader.encode(table, target.encoded.values[torch.from_numpy(order)], order)
+    encoded.new_cells[target.column.name] = NewCells(invalid=target.encoded.invalid)
+    parts = encoded.part.split([len(rows) for rows in target.parts.values()])
+    return dict(zip(target.parts, parts, strict=True)), encoded
+
+
+def _standardised(config: TableConfig, reader: TableReader, parts: Parts) -> tuple[TableReader, Parts]:
+    """Pictures and recordings standardised by the training set, or as in a resumed run; the reader, too."""
+    training = parts["train"]
+    if not (isinstance(reader, MultimodalReader) and isinstance(training, MultimodalPart)):
+        return reader, parts
+    if config.normalize and config.learnt_reader(MultimodalReader) is None:
+        reader = reader.with_statistics(training)
+    return reader, {name: replace(part, scaling=reader.scaling) for name, part in parts.items()}
 
 
 def _aliases(reader: TableReader) -> dict[str, dict[str, str]]:

@@ -16,7 +16,11 @@ from bigmodel.errors import escape_interpolations, shell_quoted
 PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")  # within braces, without quotes
 _VALUES = ("true", "false", "null", "nan", "inf")  # which Hydra does not read as text
-Kind = Literal["number", "category", "date", "time", "duration", "ignore"]
+MediaKind = Literal["text", "image", "audio"]
+"""What only some models read: texts, and paths of pictures and recordings."""
+
+Kind = Literal["number", "category", "date", "time", "duration", "text", "image", "audio", "ignore"]
+MEDIA_KINDS: tuple[MediaKind, ...] = get_args(MediaKind)
 KINDS: tuple[str, ...] = get_args(Kind)
 WrittenForm = dict[Literal["number", "date"], str]
 """A kind and how its values are written: `{number: "1.200,5"}`, `{date: "%d/%m/%Y"}`."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field, field_validator
 
 from bigmodel.data.custom_data import CustomDataConfig, Words
-from bigmodel.data.tabular.column_options import Kind, WrittenForm, parse_entries
+from bigmodel.data.tabular.column_options import MEDIA_KINDS, Kind, MediaKind, WrittenForm, parse_entries
 from bigmodel.data.tabular.date_formats import check_format
 from bigmodel.data.tabular.number_formats import NumberFormat
 from bigmodel.data.tabular.target import Task
@@ -33,7 +33,7 @@ class TableConfig(CustomDataConfig):
     columns: dict[str, Kind | WrittenForm] = Field(
         {},
         description="kind of a column, instead of the detected one: number, category, date, time,"
-        ' duration, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
+        ' duration, text, image, audio, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
     )
     ignore: list[str] = Field([], description="columns to leave out")
     missing: Words | None = Field(
@@ -53,6 +53,29 @@ class TableConfig(CustomDataConfig):
     min_count: int = Field(
         2, ge=1, description="training rows that a category needs, or it counts as unseen"
     )
+    image_size: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None,
+        description="height and width that pictures get; null: their own if all have the same, of at most"
+        " 64, else 64",
+    )
+    text_length: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="most tokens of a text; null: enough for 95 % of the training set, 256 at most",
+    )
+    vocab_size: int = Field(
+        8000, ge=260, description="subwords that are learnt for a column of texts, at most"
+    )
+    sample_rate: int = Field(
+        16000, ge=100, le=384000, description="samples per second that recordings are resampled to"
+    )
+    seconds: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="recordings are cut or padded to; null: the 95th percentile of the training set",
+    )
+    cache: str | None = Field(
+        "auto",
+        description="folder that stores decoded files; auto: the user's cache folder; null: none",
+    )
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -71,6 +94,12 @@ class TableConfig(CustomDataConfig):
             if isinstance(kind, dict) and "date" in kind:
                 check_format(kind["date"])
         return columns
+
+    @property
+    def media(self) -> dict[str, MediaKind]:
+        """The columns of texts, pictures and recordings, with their kinds."""
+        chosen = {name: kind for name, kind in self.columns.items() if kind in MEDIA_KINDS}
+        return cast(dict[str, MediaKind], chosen)
 
     def number_format_of(self, name: str) -> NumberFormat | None:
         """The format that the user sets for a column of numbers."""

@@ -32,7 +32,7 @@ from bigmodel.errors import DataError
 def fit_columns(
     config: TableConfig, table: Table, target: TargetColumn, rows: RowIndex
 ) -> tuple[TableReader, list[tuple[str, str]], list[tuple[str, str]]]:
-    """Fits each column to the rows of the training set.
+    """Fits each column to the rows of the training set, except those of texts, pictures and recordings.
 
     Args:
         rows: those of the training set.
@@ -55,6 +55,8 @@ def fit_columns(
         if name in ignored:
             excluded[name] = ExcludedColumn(report.AS_REQUESTED)
             continue
+        if name in config.media:
+            continue
         values = table.column(name)
         inferred, where = type_inference.infer_type(values), str(table.path)
         fit = _ColumnFit(config, name, position, values, inferred, rows, where)
@@ -68,7 +70,7 @@ def fit_columns(
         if isinstance(column, MeasuredColumn):
             words = missing_words_in(values, words_too=False, cells=inferred.cells)
             table.count_missing(name, count_missing_words(values, words))
-    if not columns:
+    if not columns and not config.media:
         reasons = [*chain(*warnings.values()), *report.excluded_warnings(excluded)]
         why = "; ".join(reasons) or ("all are left out, as asked." if excluded else "there is no other.")
         raise DataError(f"{table.path}: no column is left to predict '{target.name}' from: {why}")
@@ -80,7 +82,8 @@ def fit_columns(
         excluded |= {column.name: ExcludedColumn(report.AS_IN_CHECKPOINT) for column in columns}
     read = {column.name for column in reader.columns}
     excluded = {name: why for name, why in excluded.items() if name not in read}
-    lines = [("Columns", report.columns_summary(reader.columns, excluded))]
+    summary = report.columns_summary(reader.columns, excluded)
+    lines = [("Columns", summary)] if summary else []
     lines += report.written_lines(reader.columns)
     texts = report.number_format_warnings({name: choices[name] for name in choices if name in read})
     texts += chain(*(warnings[name] for name in warnings if name in read))

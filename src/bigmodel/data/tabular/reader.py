@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,19 +13,35 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.parts import Part
-from bigmodel.data.reader import NewSamples, Reader, reads
+from bigmodel.data.parts import MultimodalPart, Part
+from bigmodel.data.reader import HeaderRows, NewSamples, Reader, reads
 from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, FittedColumn, NewCells, RowIndex
 from bigmodel.data.tabular.report import new_cell_lines, too_many_invalid
 from bigmodel.data.tabular.table_file import Table, name_list, read_table, table_in_memory
 from bigmodel.data.tabular.target import TargetColumn
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import DataError, did_you_mean
-from bigmodel.spec import Features
+from bigmodel.spec import Features, Input
 
 _CHUNK_ROWS = 1 << 16  # that are encoded at once
 _CACHED_ROWS = 1 << 10
 _TOGETHER = 8  # columns in memory at once, in float32
+
+
+class EncodedRows(NamedTuple):
+    """Rows of a table as samples, whatever their targets.
+
+    Attributes:
+        part: the samples, real values of their targets in their own unit.
+        new_cells: cells unlike those of training, by column.
+        header_rows: about the files that cells name.
+        digests: of those files.
+    """
+
+    part: Part | MultimodalPart
+    new_cells: dict[str, NewCells]
+    header_rows: HeaderRows = []  # noqa: RUF012  (nothing is appended to it)
+    digests: Sequence[str] = ()
 
 
 class TableSamples(NamedTuple):
@@ -34,12 +52,15 @@ class TableSamples(NamedTuple):
         kept: the rows that they come from; None: all, in their order.
         left_out: how many were left out, by reason.
         new_cells: cells unlike those of training, by column; of the target too if it was read.
+        header_rows, digests: see `EncodedRows`.
     """
 
-    part: Part
+    part: Part | MultimodalPart
     kept: RowIndex | None
     left_out: dict[str, int]
     new_cells: dict[str, NewCells]
+    header_rows: HeaderRows
+    digests: Sequence[str]
 
 
 @reads("table")
@@ -61,8 +82,13 @@ class TableReader(Reader):
     encoding: str = "utf-8"
 
     @property
-    def spec(self) -> Features:
-        """The inputs: the outputs of each column, one after another."""
+    def spec(self) -> Input:
+        """The inputs that a model reads."""
+        return self.features
+
+    @property
+    def features(self) -> Features:
+        """The outputs of each column, one after another."""
         outputs = [output for fitted in self.columns for output in fitted.outputs]
         sizes = tuple(size for _, size in outputs)
         return Features(len(outputs), tuple(name for name, _ in outputs), sizes if any(sizes) else ())
@@ -81,8 +107,9 @@ class TableReader(Reader):
         columns = {name: table.raw_column(name) for name in table.column_names}
         if samples.kept is not None:
             columns = {name: values.take(samples.kept) for name, values in columns.items()}
-        part = Part(samples.part.inputs, self.target_encoder.scale(samples.part.targets))
-        header_rows = [*table.header_rows, *new_cell_lines(self.columns, self.target, samples.new_cells)]
+        part = replace(samples.part, targets=self.target_encoder.scale(samples.part.targets))
+        cell_lines = new_cell_lines(self.columns, self.target, samples.new_cells)
+        header_rows = [*table.header_rows, *samples.header_rows, *cell_lines]
         return NewSamples(part, columns, table.left_out | samples.left_out, header_rows)
 
     def samples(self, table: Table, with_targets: bool) -> TableSamples:
@@ -93,11 +120,11 @@ class TableReader(Reader):
             with_targets: read the targets too, and leave out rows without one.
 
         Raises:
-            DataError: see `inputs`; or a target is needed, and the table has none.
+            DataError: see `encode`; or a target is needed, and the table has none.
         """
-        inputs, new_cells = self.inputs(table)
         if not with_targets:
-            return TableSamples(Part(inputs, self.target.blank(table.num_rows)), None, {}, new_cells)
+            part, new_cells, *about = self.encode(table, self.target.blank(table.num_rows))
+            return TableSamples(part, None, {}, new_cells, *about)
         if self.target.name not in table:
             raise DataError(
                 f"{table.path}: there is no column '{self.target.name}', which holds the answers."
@@ -111,13 +138,27 @@ class TableReader(Reader):
                 f" {table.num_rows:,} rows{self.target.missing_summary(cells)}, so there is nothing to"
                 " evaluate on."
             )
+        part, new_cells, *about = self.encode(table, targets)
         new_cells[self.target.name] = NewCells(invalid=invalid)
-        part = Part(inputs, targets)
         if filled.all():
-            return TableSamples(part, None, {}, new_cells)
+            return TableSamples(part, None, {}, new_cells, *about)
         kept = np.flatnonzero(filled)
         left_out = {"no target": table.num_rows - len(kept)}
-        return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, new_cells)
+        return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, new_cells, *about)
+
+    def encode(self, table: Table, targets: Tensor, order: RowIndex | None = None) -> EncodedRows:
+        """The rows of a table with targets that are known.
+
+        Args:
+            table: the rows.
+            targets: as a part stores them, in the order of the samples.
+            order: indices of the rows to read, in that order; None: all.
+
+        Raises:
+            DataError: a column is missing, or too many of its cells are invalid.
+        """
+        inputs, new_cells = self.inputs(table, order)
+        return EncodedRows(Part(inputs, targets), new_cells)
 
     def cells(self, inputs: Tensor) -> dict[str, str]:
         """A sample in the table's own terms: the text of each cell, by column, as a model reads it.
@@ -138,31 +179,38 @@ class TableReader(Reader):
     def inputs(self, table: Table, order: RowIndex | None = None) -> tuple[Tensor, dict[str, NewCells]]:
         """The rows of a table as inputs, (rows, count) float32, and cells unlike those of training.
 
-        Args:
-            table: the rows.
-            order: indices of the rows to read, in that order; None: all.
-
-        Raises:
-            DataError: a column is missing, or too many of its cells are invalid.
+        For arguments and errors see `encode`.
         """
         rows = table.num_rows if order is None else len(order)
-        out = np.empty((rows, self.spec.count), np.float32)
+        out = np.empty((rows, self.features.count), np.float32)
         new_cells, encoded, start = {}, list[NDArray[np.float32]](), 0
         for fitted in self.columns:
-            if fitted.name not in table:
-                raise DataError(
-                    f"{table.path}: there is no column '{fitted.name}', which the run was trained on."
-                    f"{did_you_mean(fitted.name, table.column_names)} It reads"
-                    f" {name_list(known.name for known in self.columns)}."
-                )
+            column = self.column(table, fitted.name)
             values = np.empty((table.num_rows, len(fitted.outputs)), np.float32)
-            column = table.column(fitted.name)
             new_cells[fitted.name] = _encode_column(fitted, column, values, str(table.path))
             encoded.append(values if order is None else values[order])
             if len(encoded) == _TOGETHER or fitted is self.columns[-1]:
                 start = _write_columns(encoded, out, start)
                 encoded = []
         return torch.from_numpy(out), new_cells
+
+    def column(self, table: Table, name: str) -> Any:
+        """One column; see `Table.column`.
+
+        Raises:
+            DataError: the table has none of that name.
+        """
+        if name not in table:
+            raise DataError(
+                f"{table.path}: there is no column '{name}', which the run was trained on."
+                f"{did_you_mean(name, table.column_names)} It reads {name_list(self.column_names)}."
+            )
+        return table.column(name)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Those of the columns that it reads."""
+        return [column.name for column in self.columns]
 
 
 def _write_columns(encoded: list[NDArray[np.float32]], out: NDArray[np.float32], start: int) -> int:

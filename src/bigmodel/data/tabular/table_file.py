@@ -51,6 +51,8 @@ class Table:
         left_out: how many unreadable rows were left out, by reason.
         header_rows: label and text of rows for the header of a run.
         missing: the user's words for missing values.
+        max_bad: how many unreadable files that a column names count as missing.
+        cache: see `decode_cache.cache_folder`; None: the files that columns name are decoded each time.
         missing_counts: how often each word was taken for a missing value, by column.
         column_names: in the order of the file.
         num_rows: in each column.
@@ -62,6 +64,8 @@ class Table:
     left_out: dict[str, int]
     header_rows: HeaderRows
     missing: Sequence[str] = ()
+    max_bad: int = 0
+    cache: str | None = None
     missing_counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,6 +76,11 @@ class Table:
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths in its cells begin."""
+        return self.path if self.path.is_dir() else self.path.parent
 
     def column(self, name: str) -> Any:
         """The `raw_column`, with null for `missing` words; values of several kinds become text."""
@@ -140,7 +149,8 @@ def read_table(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") 
             )
     if sum(source.rows for source in sources) == 0:
         raise DataError(f"{path}: it has columns ({name_list(sources[0].names)}), but no rows.")
-    return Table(path, files, sources, {"unreadable row": len(bad)} if bad else {}, header_rows)
+    left_out = {"unreadable row": len(bad)} if bad else {}
+    return Table(path, files, sources, left_out, header_rows, max_bad=max_bad)
 
 
 def table_in_memory(table: Any) -> Table:
