@@ -1,4 +1,11 @@
-from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, Sequence, Tokens, Values
+from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, Multimodal, Sequence, Tokens, Values
+
+
+def test_parts_lie_side_by_side_after_what_says_who_is_missing():
+    both = Multimodal(("photo", "title"), (Image(1, 2, 3), Tokens(4, 10, pad=0)))
+    assert both.shape == (2 + 6 + 4,)
+    assert both.slices == [slice(2, 8), slice(8, 12)]
+    assert str(both) == "photo (images 1×2×3), title (up to 4 tokens out of 10)"
 
 
 def test_inputs_tell_their_shape() -> None:

@@ -139,8 +139,8 @@ Modality = Image | Sequence | Tokens | Features
 class Multimodal:
     """Inputs of shape (batch, width), float32: several parts side by side, each flattened.
 
-    The first columns say whether a sample has each part, 1.0 or 0.0. The values of a part that is missing
-    mean nothing. Tokens are whole numbers, which float32 represents exactly up to 2^24.
+    The first columns say whether a sample has each part, 1.0 or 0.0. The values of a missing part mean
+    nothing. Tokens are whole numbers, which float32 represents exactly up to 2^24.
 
     Attributes:
         names: of the parts, such as the columns of a table that they come from.

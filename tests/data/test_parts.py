@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bigmodel.data import parts
-from bigmodel.data.parts import GatherOptions, Part, TextPairs, Texts, Windows
+from bigmodel.data.parts import GatherOptions, MultimodalPart, Part, TextPairs, Texts, Windows
 from bigmodel.spec import IGNORED
 
 STREAM = torch.arange(23, dtype=torch.uint8)
@@ -22,6 +22,40 @@ def pairs(*sizes: tuple[int, int]) -> TextPairs:
     lengths = torch.tensor(sizes)
     starts = (lengths.flatten().cumsum(0) - lengths.flatten()).view(-1, 2)
     return TextPairs(torch.arange(10, 10 + int(lengths.sum())), starts, lengths, pad=0, start=1)
+
+
+def several() -> MultimodalPart:
+    """Three samples of a picture, a text and numbers; the second has no picture."""
+    return MultimodalPart(
+        {
+            "numbers": torch.tensor([[0.5], [1.5], [2.5]]),
+            "photo": torch.tensor([[[[0, 255]]], [[[7, 7]]], [[[51, 102]]]], dtype=torch.uint8),
+            "title": torch.tensor([[1, 2, 9], [3, 9, 9], [300, 5, 6]], dtype=torch.int16),
+        },
+        torch.tensor([[True, True, True], [True, False, True], [True, True, True]]),
+        torch.tensor([0, 1, 2]),
+        {"photo": (torch.tensor(1 / 255), torch.tensor(-1.0))},
+    )
+
+
+def test_several_kinds_are_gathered_side_by_side():
+    inputs, targets = several().take(torch.tensor([2, 0]))
+    expected = [[1, 1, 1, 2.5, -0.8, -0.6, 300, 5, 6], [1, 1, 1, 0.5, -1.0, 0.0, 1, 2, 9]]
+    assert torch.allclose(inputs, torch.tensor(expected), atol=1e-6)
+    assert targets.tolist() == [2, 0]
+    assert several().take(slice(1, 2))[0][0, :3].tolist() == [1, 0, 1]
+
+
+def test_several_kinds_are_selected_split_joined_and_moved_together():
+    whole, part = several().take(slice(0, 3)), several()
+    first, rest = part.split([1, 2])
+    assert (len(first), len(rest)) == (1, 2)
+    assert rest.stored["photo"].data_ptr() == part.stored["photo"][1:].data_ptr()
+    for same in (first.joined(rest), part.select(torch.arange(3)), part.to(torch.device("cpu"))):
+        assert all(map(torch.equal, same.take(slice(0, 3)), whole))
+    assert first.joined(texts(1)) is None
+    assert part.nbytes == 3 * (4 + 2 + 6 + 3 + 8)
+    assert part.to(torch.device("meta")).take(slice(0, 2))[0].shape == (2, 9)
 
 
 def test_windows_ask_for_each_token_once():

@@ -14,6 +14,7 @@ from bigmodel.spec import (
     Flags,
     Image,
     Input,
+    Multimodal,
     NextTokens,
     Sequence,
     Target,
@@ -31,6 +32,10 @@ INPUTS: dict[str, Input] = {
     "features": Features(4, ("a", "b", "c", "d")),
     "categories": Features(5, ("a", "b", "c", "d", "e"), (3, 0, 4, 0, 2)),
 }
+SEVERAL = Multimodal(
+    ("columns", "photo", "wave", "title"),
+    (Features(2), Image(1, 8, 8), Sequence(6, 3), Tokens(9, 11, pad=0)),
+)
 PAIR = TokenPair(7, 11, pad=0, start=1, end=2)
 TARGETS: dict[str, Target] = {
     "classes": Classes(("x", "y", "z"), (5, 5, 5)),
@@ -42,12 +47,17 @@ NEXT = NextTokens(11)
 
 def spec(kind: Input | str, target: str = "classes") -> DataSpec:
     """The spec of a data source named `toy`."""
-    chosen = PAIR if kind == "pair" else INPUTS[kind] if isinstance(kind, str) else kind
+    named = {**INPUTS, "pair": PAIR, "several": SEVERAL}
+    chosen = named[kind] if isinstance(kind, str) else kind
     return DataSpec("toy", chosen, NEXT if target == "next" else TARGETS[target])
 
 
 def samples(kind: Input, count: int = 5) -> Tensor:
-    """Random inputs, (count, *kind.shape), those of texts with padding where there is such."""
+    """Random inputs, (count, *kind.shape), those of texts with padding where there is such; of several
+    kinds, with all parts."""
+    if isinstance(kind, Multimodal):
+        parts = [samples(part, count).flatten(1).float() for part in kind.parts]
+        return torch.cat([torch.ones(count, len(parts)), *parts], dim=1)
     if isinstance(kind, Tokens | TokenPair):
         tokens = torch.randint(3, kind.vocab_size, (count, *kind.shape))
         if kind.pad is None:

@@ -59,8 +59,11 @@ def score(outputs: Tensor, inputs: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, 1), asked.flatten())
 
 
+SEVERAL = [("fusion", "several")]
+"""What reads several kinds of data at once."""
+
 BUILTIN = [n for n in models.names() if models.entry(n).factory.__module__.startswith("bigmodel.")]
-READ = [(m, kind) for m in BUILTIN for kind in INPUTS if (m, kind) not in REFUSED]
+READ = [*((m, kind) for m in BUILTIN for kind in INPUTS if (m, kind) not in REFUSED), *SEVERAL]
 CASES = [*((m, kind, "classes") for m, kind in READ), *WRITTEN]
 
 
@@ -99,6 +102,15 @@ def test_refuses_in_words_what_makes_no_sense(name: str, kind: str) -> None:
         SpecError, match=rf"model={name} cannot read data=toy, which holds \d features.*model=fnn"
     ):
         build(name, spec(kind))
+
+
+@pytest.mark.parametrize("name", [name for name in BUILTIN if (name, "several") not in SEVERAL])
+def test_refuses_in_words_several_kinds_of_data(name: str) -> None:
+    words = (
+        rf"model={name} cannot read data=toy, which holds columns \(2 features\), photo.*model=fusion"
+    )
+    with pytest.raises(SpecError, match=words):
+        build(name, spec("several"))
 
 
 @pytest.mark.parametrize("name", BUILTIN)

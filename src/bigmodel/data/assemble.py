@@ -167,7 +167,10 @@ def without_validation(dataset: Dataset) -> Dataset:
         DataError: the source stores its samples in a way of its own.
     """
     train, val = dataset.train, dataset.val
-    if not (isinstance(train, Part | MultimodalPart) and type(val) is type(train)):
+    joined = None
+    if isinstance(train, Part | MultimodalPart) and val is not None:
+        joined = train.joined(val)
+    if joined is None or val is None:
         raise DataError(
             f"data.validation=false: data '{dataset.spec.name}' has a validation set of its own, which"
             " cannot be joined with its training set. Leave the setting out."
@@ -176,7 +179,7 @@ def without_validation(dataset: Dataset) -> Dataset:
     sizes = {name: size for name, size in dataset.spec.sizes.items() if name != "val"}
     return replace(
         dataset,
-        train=train.joined(val),
+        train=joined,
         val=None,
         val_rows=None,
         val_files=(),

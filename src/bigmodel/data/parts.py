@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
+from operator import itemgetter
 from typing import ClassVar, Self
 
 import torch
@@ -69,8 +70,8 @@ class SplitData(ABC):
 
     def split(self, sizes: Sequence[int]) -> list[Self]:
         """Parts of so many samples each, one after another; nothing is copied."""
-        bounds = pairwise(accumulate(sizes, initial=0))
-        return [self._with_samples(lambda v, ends=ends: v[slice(*ends)]) for ends in bounds]
+        slices = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
+        return [self._with_samples(itemgetter(rows)) for rows in slices]
 
     def _with_samples(self, choose: Callable[[Tensor], Tensor]) -> Self:
         """A part with the samples that `choose` takes of each tensor that has a row for each."""
@@ -126,8 +127,10 @@ class Part(SplitData):
         inputs, targets = (_taken(x, chosen, options.pinned) for x in (self.inputs, self.targets))
         return inputs, targets
 
-    def joined(self, other: Part) -> Part:
-        """The samples of both."""
+    def joined(self, other: SplitData) -> Part | None:
+        """The samples of both; None: the other stores them in another way."""
+        if not isinstance(other, Part):
+            return None
         pairs = (self.inputs, other.inputs), (self.targets, other.targets)
         return Part(*map(torch.cat, pairs))
 
@@ -241,12 +244,12 @@ class Texts(SplitData):
 
 @dataclass
 class MultimodalPart(SplitData):
-    """Samples of several kinds of data; see `spec.Multimodal`. Each is stored compactly, and all become
-    float32 side by side when they are gathered.
+    """Samples of several kinds of data; see `spec.Multimodal`. Each kind is stored compactly, and all
+    become float32 side by side when they are gathered.
 
     Attributes:
-        stored: the values of each part, by name and in the spec's order: (samples, *shape) float32, bytes
-            of pictures, or tokens of any integer type, padded.
+        stored: the values of each part by name, in the order of the spec, (samples, *shape): float32,
+            bytes of pictures, or tokens of any integer type, padded.
         present: (samples, parts) bool: which parts a sample has.
         targets: as in `Batch`.
         scaling: scale and shift of some parts, by name, which broadcast over a batch of them:
@@ -271,8 +274,10 @@ class MultimodalPart(SplitData):
             columns.append(taken.flatten(1))
         return options.kept(torch.cat(columns, dim=1), _taken(self.targets, chosen, False))
 
-    def joined(self, other: MultimodalPart) -> MultimodalPart:
-        """The samples of both."""
+    def joined(self, other: SplitData) -> MultimodalPart | None:
+        """See `Part.joined`."""
+        if not isinstance(other, MultimodalPart):
+            return None
         stored = {name: torch.cat([own, other.stored[name]]) for name, own in self.stored.items()}
         present, targets = ((self.present, other.present), (self.targets, other.targets))
         return replace(self, stored=stored, present=torch.cat(present), targets=torch.cat(targets))
@@ -293,7 +298,9 @@ class MultimodalPart(SplitData):
             stored={name: values.to(device) for name, values in self.stored.items()},
             present=self.present.to(device),
             targets=self.targets.to(device),
-            scaling={k: (scale.to(device), shift.to(device)) for k, (scale, shift) in self.scaling.items()},
+            scaling={
+                k: (scale.to(device), shift.to(device)) for k, (scale, shift) in self.scaling.items()
+            },
         )
 
 

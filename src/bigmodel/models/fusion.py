@@ -23,6 +23,9 @@ from bigmodel.spec import DataSpec, Features, Image, Modality, Multimodal, Seque
 KINDS: dict[type, str] = {Features: "features", Image: "image", Sequence: "sequence", Tokens: "text"}
 """The key in `encoders` of each kind of data."""
 
+Settings = str | dict[str, Any]
+"""A model's name, or its options, perhaps with its name."""
+
 
 class FusionConfig(EntryConfig):
     """Options of the fusion of several kinds of data."""
@@ -32,9 +35,10 @@ class FusionConfig(EntryConfig):
     num_heads: int = Field(4, ge=1, validate_default=True, description="number of heads; divides dim")
     mlp_ratio: float = Field(4.0, gt=0, le=64, description="width of the feed-forward layer over dim")
     tokens_per_part: int = Field(1, ge=1, description="tokens that each part becomes")
-    encoders: dict[str, dict[str, Any]] = Field(
-        {kind: {"name": "fnn" if kind == "features" else "cnn"} for kind in KINDS.values()},
-        description="model of each kind of data, with its settings; a column's name stands for it alone",
+    encoders: dict[str, Settings] = Field(
+        {},
+        description="models of a kind (features, image, sequence, text) or of a column, such as {image:"
+        " attention, photo: {name: cnn, residual: true}}; else cnn, and fnn for features",
     )
     modality_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of parts left out in training, though never all of a sample"
@@ -50,7 +54,7 @@ class FusionConfig(EntryConfig):
 
     @field_validator("encoders")
     @classmethod
-    def _known_settings(cls, encoders: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _known_settings(cls, encoders: dict[str, Settings]) -> dict[str, Settings]:
         for key, settings in encoders.items():
             encoder_config(key, settings)
         return encoders
@@ -62,19 +66,23 @@ class FusionConfig(EntryConfig):
         return TransformerConfig(name="transformer", **same)
 
 
-def encoder_config(key: str, settings: Mapping[str, Any]) -> EntryConfig:
+def encoder_config(key: str, settings: Settings) -> EntryConfig:
     """The options of an encoder.
 
     Args:
         key: in `encoders`.
-        settings: a name, and options that differ from its defaults.
+        settings: those that differ from the defaults.
 
     Raises:
         ConfigError: there is no such model, or it has no such options.
     """
-    where, name = f"model.encoders.{key}", settings.get("name")
+    usual = {"name": "fnn" if key == "features" else "cnn"}
+    settings = usual | ({"name": settings} if isinstance(settings, str) else settings)
+    where, name = f"model.encoders.{key}", settings["name"]
     if not isinstance(name, str) or name == "fusion":
-        raise ConfigError(f"{where}.name={name!r}: name a model that reads one kind of data, such as cnn.")
+        raise ConfigError(
+            f"{where}.name={name!r}: name a model that reads one kind of data, such as cnn."
+        )
     try:
         schema = models.entry(name).config
     except ConfigError as error:
@@ -86,12 +94,11 @@ def encoder_config(key: str, settings: Mapping[str, Any]) -> EntryConfig:
 class Fusion(Model):
     """Encoders of several kinds of data, joined by attention over the tokens that they give.
 
-    Each part of the data is read by a model of its own, whose features a linear map turns into a token or
-    a few. A learnt summary token and those of all parts attend to each other, as in the multimodal
-    bottleneck of Nagrani et al. 2021 (arXiv:2107.00135) with a single one; the head reads the summary.
-    What a sample does not have is masked, so that nothing stands in for it. In training, parts are left
-    out at random (ModDrop: Neverova et al. 2014, arXiv:1501.00102), though never all of a sample, so that
-    the model does without any of them.
+    Each part of the data is read by a model of its own, whose features a linear map turns into a token
+    or a few. They and a learnt summary token attend to each other, and the head reads the summary, as
+    that of a vision transformer reads its class token. A part that a sample does not have is masked, so
+    that nothing stands in for it. In training, parts are left out at random (ModDrop: Neverova et al.
+    2014, arXiv:1501.00102), though never all of a sample, so that the model can do without any of them.
 
     Data of a single kind is one part, which no sample lacks.
 
@@ -149,7 +156,7 @@ class Fusion(Model):
         for index, (kind, columns) in enumerate(zip(kinds, self.input.slices, strict=True)):
             # What stands in for a missing part reaches no token, but a batch norm would count it.
             values = inputs[:, columns].masked_fill(~present[:, index, None], _missing(kind))
-            values = values.unflatten(1, kind.shape)
+            values = values.reshape(-1, *kind.shape)
             parts.append(values.long() if isinstance(kind, Tokens) else values)
         return parts, present
 
@@ -193,10 +200,11 @@ def _check_keys(config: FusionConfig, parts: Mapping[str, Modality]) -> None:
 def _encoder(config: FusionConfig, name: str, kind: Modality, spec: DataSpec) -> Any:
     """The model that reads a part, with a linear head."""
     key = name if name in config.encoders else KINDS[type(kind)]
-    if key not in config.encoders:
-        raise ConfigError(f"model.encoders.{key}: is needed for {name} ({kind}), such as {{name: cnn}}.")
-    options = encoder_config(key, config.encoders[key])
-    encoder = models.build(options, DataSpec(f"{spec.name}, {name}", kind, spec.target))
+    options = encoder_config(key, config.encoders.get(key, {}))
+    try:
+        encoder = models.build(options, DataSpec(spec.name, kind, spec.target))
+    except SpecError as error:
+        raise SpecError(str(error).replace("model.", f"model.encoders.{key}.")) from None
     if not isinstance(getattr(encoder.head, "in_features", None), int):
         raise SpecError(
             f"model.encoders.{key}.name={options.name}: only a model with a linear head is an encoder,"

@@ -62,17 +62,20 @@ def _advice(message: str, argv: Sequence[str], config_dir: Path, parser: argpars
     return f"{undashed}, as in trainer.epochs=3; bigmodel-train --help lists the flags."
 
 
+_IN_ONE_TEXT = "data.columns"  # which its schema reads as one text, too
+
+
 def add_pluses(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
     """Adds Hydra's plus signs to settings that accept keys chosen by the user.
 
     Hydra requires `+` for a new key and forbids it for an existing one; `++` works for both. If its
-    grammar does not accept a key, such as `data.columns.größe`, all keys of the setting are passed as
-    one text; otherwise the last would replace the others.
+    grammar does not accept a column's name, such as `data.columns.größe`, all columns are passed as one
+    text; otherwise the last would replace the others.
     """
     words = list(argv)
     for name in open_keys:
         places = [place for place, word in enumerate(words) if _sets(word, name)]
-        if all(_fits_grammar(words[place], name) for place in places):
+        if name != _IN_ONE_TEXT or all(_fits_grammar(words[place], name) for place in places):
             for place in places:
                 words[place] = f"++{words[place]}"
             continue

@@ -134,8 +134,8 @@ def duration(path: Path) -> float:
 
 
 def typical_samples(training: Sequence[Path], rate: int, window: int, hop: int) -> int:
-    """How many samples most recordings of a training set do not exceed, for a spectrogram whose number of
-    frames is a multiple of 8, so that patches tile it.
+    """How many samples most recordings of a training set do not exceed, for a spectrogram whose number
+    of frames is a multiple of 8, so that patches tile it.
 
     Args:
         rate: samples per second.

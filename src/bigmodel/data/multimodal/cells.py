@@ -114,7 +114,7 @@ class Cells:
 
         cells, paths, most = self.different, self.paths, self.table.max_bad
         cache = decode_cache.cache_folder(self.table.cache)
-        digests = [] if self.table.cache is None else decode_cache.file_digests(paths)
+        digests = decode_cache.file_digests(paths)
         rows = decode_cache.decode_files(
             paths,
             row._replace(decode=decode),
@@ -138,18 +138,22 @@ class Cells:
         if bad:
             cell, reason = next(iter(bad.items()))
             some = f"{counted(len(bad), what.removesuffix('s'))} that cannot be read"
-            warnings.append(("Warning", f"column '{self.name}': {some}, taken for missing: {cell} ({reason})"))
-        return Decoded(values, present, rows.notes, warnings, [digests[i] for i in rows.kept] if digests else [])
+            text = f"column '{self.name}': {some}, taken for missing: {cell} ({reason})"
+            warnings.append(("Warning", text))
+        return Decoded(values, present, rows.notes, warnings, [digests[index] for index in rows.kept])
 
     def _unreadable(self, bad: Mapping[str, str], suffixes: Mapping[str, str], what: str) -> DataError:
         cell, reason = next(iter(bad.items()))
         row = self.rows[self.values.index(cell)]
-        others = f" So are {len(bad) - 1:,} others of {len(self.different):,}." if len(bad) > 1 else ""
+        more, others = len(bad) - 1, ""
+        if more:
+            are = "is 1 other" if more == 1 else f"are {more:,} others"
+            others = f" So {are} of {len(self.different):,}."
         return DataError(
-            f"{self.where}, row {row} (counted from 0): {cell} cannot be read: {reason}.{others} A cell"
-            f" holds the path of one of the {what} ({', '.join(suffixes)}), absolute or relative to"
-            f" {self.table.folder}, or nothing if there is none. To take those for missing that cannot be"
-            f" read: data.max_bad={len(bad)}"
+            f"{self.where}, row {row} (counted from 0): {cell} cannot be read: {reason}.{others} A"
+            f" cell holds a path of {what} ({', '.join(suffixes)}), absolute or relative to"
+            f" {self.table.folder}, or nothing if there is none. To take unreadable ones for missing:"
+            f" data.max_bad={len(bad)}"
         )
 
 

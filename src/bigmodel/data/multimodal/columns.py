@@ -71,6 +71,11 @@ class TextColumn(FittedState):
         """The same column: there are none."""
         return self
 
+    def cell(self, values: Tensor) -> str:
+        """A sample's values in words: its text, as far as it is read."""
+        pad = self.vocabulary.pad
+        return self.vocabulary.decode(token for token in map(int, values.tolist()) if token != pad)
+
     def encode(self, cells: Cells) -> Encoded:
         """Texts as tokens, padded to `length`."""
         present, pad = cells.present, self.vocabulary.pad
@@ -98,9 +103,15 @@ class FileColumn(FittedState):
     mean: list[float] = Field([])
     std: list[float] = Field([])
 
+    def cell(self, values: Tensor) -> str:  # noqa: ARG002
+        """See `TextColumn.cell`: what was read is no text."""
+        return "(file)"
+
     def _scaling(self, unit: float, *shape: int) -> tuple[Tensor, Tensor]:
         """Scale and shift of values that are divided by `unit` first; statistics get a `shape`."""
-        mean, std = (torch.tensor(each, dtype=torch.float64).view(shape) for each in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(each, dtype=torch.float64).view(shape) for each in (self.mean, self.std)
+        )
         return (1 / (unit * std)).float(), (-mean / std).float()
 
     def _with(self, statistics: tuple[Tensor, Tensor]) -> Self:
@@ -121,7 +132,9 @@ class ImageColumn(FileColumn):
     @classmethod
     def fit(cls, config: TableConfig, training: Cells) -> ImageColumn:
         """See `TextColumn.fit`."""
-        height, width = _own_size(training.paths) if config.image_size is None else (config.image_size,) * 2
+        height, width = (
+            _own_size(training.paths) if config.image_size is None else (config.image_size,) * 2
+        )
         settings = ResizeSettings(
             height=height,
             width=width,
@@ -246,5 +259,3 @@ def _size(path: Path) -> tuple[int, int] | None:
         return images.image_info(path)[1:3]
     except UnreadableFileError:  # reported when it is decoded
         return None
-
-

@@ -12,10 +12,10 @@ from bigmodel.data.multimodal.cells import Cells
 from bigmodel.data.multimodal.columns import KINDS, MediaColumn
 from bigmodel.data.parts import MultimodalPart
 from bigmodel.data.reader import reads
-from bigmodel.data.tabular.columns import RowIndex
+from bigmodel.data.tabular.columns import MISSING, RowIndex
 from bigmodel.data.tabular.config import TableConfig
 from bigmodel.data.tabular.numeric import is_text
-from bigmodel.data.tabular.reader import EncodedRows, TableReader
+from bigmodel.data.tabular.reader import TableReader, TableSamples
 from bigmodel.data.tabular.table_file import Table
 from bigmodel.data.tabular.type_inference import infer_type
 from bigmodel.errors import DataError
@@ -37,7 +37,7 @@ class MultimodalReader(TableReader):
 
     @property
     def spec(self) -> Multimodal:
-        """See `TableReader.spec`: all numbers, categories and dates as one part, then each other column."""
+        """See `TableReader.spec`: numbers, categories and dates as one part, then each other column."""
         parts: dict[str, Modality] = {column.name: column.input for column in self.media}
         if self.columns:
             parts = {self._features_name: self.features, **parts}
@@ -48,7 +48,7 @@ class MultimodalReader(TableReader):
         """See `TableReader.column_names`."""
         return [*super().column_names, *(column.name for column in self.media)]
 
-    def encode(self, table: Table, targets: Tensor, order: RowIndex | None = None) -> EncodedRows:
+    def encode(self, table: Table, targets: Tensor, order: RowIndex | None = None) -> TableSamples:
         """See `TableReader.encode`.
 
         Raises:
@@ -68,7 +68,18 @@ class MultimodalReader(TableReader):
                 header_rows += encoded.header_rows
                 digests += encoded.digests
         part = MultimodalPart(stored, torch.stack(present, dim=1), targets, self.scaling)
-        return EncodedRows(part, new_cells, header_rows, digests)
+        return TableSamples(part, new_cells, header_rows=header_rows, digests=digests)
+
+    def cells(self, inputs: Tensor) -> dict[str, str]:
+        """See `TableReader.cells`: texts as they are read, and what pictures and recordings become."""
+        kind, media = self.spec, {column.name: column for column in self.media}
+        shown: dict[str, str] = {}
+        for name, columns, present in zip(kind.names, kind.slices, inputs.tolist(), strict=False):
+            if name not in media:
+                shown |= super().cells(inputs[columns])
+            else:
+                shown[name] = media[name].cell(inputs[columns]) if present else MISSING
+        return shown
 
     @property
     def scaling(self) -> dict[str, tuple[Tensor, Tensor]]:

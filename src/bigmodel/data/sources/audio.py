@@ -9,7 +9,6 @@ log-mel spectrograms.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

@@ -26,7 +26,7 @@ from bigmodel.data.tabular.config import TableConfig
 from bigmodel.data.tabular.fitting import fit_columns
 from bigmodel.data.tabular.missing_values import count_missing_words, unused_word_warning
 from bigmodel.data.tabular.numeric import text_values
-from bigmodel.data.tabular.reader import EncodedRows, TableReader
+from bigmodel.data.tabular.reader import TableReader, TableSamples
 from bigmodel.data.tabular.table_file import Table, check_column, get_column, name_list, read_table
 from bigmodel.data.tabular.target import EncodedTarget, TargetColumn
 from bigmodel.data.tabular.type_inference import InferredType, infer_type
@@ -186,7 +186,7 @@ def _column_values(table: Table, name: str | None, key: str, rows: RowIndex) -> 
 Parts = dict[PartName, Part | MultimodalPart]
 
 
-def _encode_parts(table: Table, reader: TableReader, target: _Target) -> tuple[Parts, EncodedRows]:
+def _encode_parts(table: Table, reader: TableReader, target: _Target) -> tuple[Parts, TableSamples]:
     """The parts, and what was found in all of their rows."""
     # All parts share their tensors, one after another, so that nothing is in memory twice.
     order = np.concatenate(list(target.parts.values()))
@@ -197,13 +197,17 @@ def _encode_parts(table: Table, reader: TableReader, target: _Target) -> tuple[P
 
 
 def _standardised(config: TableConfig, reader: TableReader, parts: Parts) -> tuple[TableReader, Parts]:
-    """Pictures and recordings standardised by the training set, or as in a resumed run; the reader, too."""
+    """The reader and the parts, their pictures and recordings standardised by the training set."""
     training = parts["train"]
     if not (isinstance(reader, MultimodalReader) and isinstance(training, MultimodalPart)):
         return reader, parts
     if config.normalize and config.learnt_reader(MultimodalReader) is None:
         reader = reader.with_statistics(training)
-    return reader, {name: replace(part, scaling=reader.scaling) for name, part in parts.items()}
+    scaling = reader.scaling
+    return reader, {
+        name: replace(part, scaling=scaling) if isinstance(part, MultimodalPart) else part
+        for name, part in parts.items()
+    }
 
 
 def _aliases(reader: TableReader) -> dict[str, dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -33,7 +33,8 @@ class TableConfig(CustomDataConfig):
     columns: dict[str, Kind | WrittenForm] = Field(
         {},
         description="kind of a column, instead of the detected one: number, category, date, time,"
-        ' duration, text, image, audio, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
+        " duration, text, image, audio, ignore; or as it is written:"
+        ' {number: "1.200,5"}, {date: "%d/%m/%Y"}',
     )
     ignore: list[str] = Field([], description="columns to leave out")
     missing: Words | None = Field(
@@ -55,8 +56,8 @@ class TableConfig(CustomDataConfig):
     )
     image_size: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None,
-        description="height and width that pictures get; null: their own if all have the same, of at most"
-        " 64, else 64",
+        description="height and width that pictures get; null: their own if it is the same for all and"
+        " at most 64, else 64",
     )
     text_length: Annotated[int, Field(ge=1)] | None = Field(
         None,
@@ -98,8 +99,7 @@ class TableConfig(CustomDataConfig):
     @property
     def media(self) -> dict[str, MediaKind]:
         """The columns of texts, pictures and recordings, with their kinds."""
-        chosen = {name: kind for name, kind in self.columns.items() if kind in MEDIA_KINDS}
-        return cast(dict[str, MediaKind], chosen)
+        return {name: kind for name, kind in self.columns.items() if kind in MEDIA_KINDS}
 
     def number_format_of(self, name: str) -> NumberFormat | None:
         """The format that the user sets for a column of numbers."""

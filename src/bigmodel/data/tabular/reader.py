@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.parts import MultimodalPart, Part
-from bigmodel.data.reader import HeaderRows, NewSamples, Reader, reads
+from bigmodel.data.reader import NewSamples, Reader, reads
 from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, FittedColumn, NewCells, RowIndex
 from bigmodel.data.tabular.report import new_cell_lines, too_many_invalid
 from bigmodel.data.tabular.table_file import Table, name_list, read_table, table_in_memory
@@ -28,39 +29,24 @@ _CACHED_ROWS = 1 << 10
 _TOGETHER = 8  # columns in memory at once, in float32
 
 
-class EncodedRows(NamedTuple):
-    """Rows of a table as samples, whatever their targets.
+class TableSamples(NamedTuple):
+    """Rows of a table as samples.
 
     Attributes:
         part: the samples, real values of their targets in their own unit.
-        new_cells: cells unlike those of training, by column.
+        new_cells: cells unlike those of training, by column; of the target too if it was read.
+        kept: the rows that they come from; None: all that were asked for, in that order.
+        left_out: how many were left out, by reason.
         header_rows: about the files that cells name.
         digests: of those files.
     """
 
     part: Part | MultimodalPart
     new_cells: dict[str, NewCells]
-    header_rows: HeaderRows = []  # noqa: RUF012  (nothing is appended to it)
+    kept: RowIndex | None = None
+    left_out: Mapping[str, int] = MappingProxyType({})
+    header_rows: Sequence[tuple[str, str]] = ()
     digests: Sequence[str] = ()
-
-
-class TableSamples(NamedTuple):
-    """Rows of a table as samples.
-
-    Attributes:
-        part: the samples.
-        kept: the rows that they come from; None: all, in their order.
-        left_out: how many were left out, by reason.
-        new_cells: cells unlike those of training, by column; of the target too if it was read.
-        header_rows, digests: see `EncodedRows`.
-    """
-
-    part: Part | MultimodalPart
-    kept: RowIndex | None
-    left_out: dict[str, int]
-    new_cells: dict[str, NewCells]
-    header_rows: HeaderRows
-    digests: Sequence[str]
 
 
 @reads("table")
@@ -110,7 +96,7 @@ class TableReader(Reader):
         part = replace(samples.part, targets=self.target_encoder.scale(samples.part.targets))
         cell_lines = new_cell_lines(self.columns, self.target, samples.new_cells)
         header_rows = [*table.header_rows, *samples.header_rows, *cell_lines]
-        return NewSamples(part, columns, table.left_out | samples.left_out, header_rows)
+        return NewSamples(part, columns, table.left_out | dict(samples.left_out), header_rows)
 
     def samples(self, table: Table, with_targets: bool) -> TableSamples:
         """The rows of a table as samples, real values in their own unit.
@@ -123,8 +109,7 @@ class TableReader(Reader):
             DataError: see `encode`; or a target is needed, and the table has none.
         """
         if not with_targets:
-            part, new_cells, *about = self.encode(table, self.target.blank(table.num_rows))
-            return TableSamples(part, None, {}, new_cells, *about)
+            return self.encode(table, self.target.blank(table.num_rows))
         if self.target.name not in table:
             raise DataError(
                 f"{table.path}: there is no column '{self.target.name}', which holds the answers."
@@ -138,15 +123,15 @@ class TableReader(Reader):
                 f" {table.num_rows:,} rows{self.target.missing_summary(cells)}, so there is nothing to"
                 " evaluate on."
             )
-        part, new_cells, *about = self.encode(table, targets)
-        new_cells[self.target.name] = NewCells(invalid=invalid)
+        samples = self.encode(table, targets)
+        samples.new_cells[self.target.name] = NewCells(invalid=invalid)
         if filled.all():
-            return TableSamples(part, None, {}, new_cells, *about)
+            return samples
         kept = np.flatnonzero(filled)
-        left_out = {"no target": table.num_rows - len(kept)}
-        return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, new_cells, *about)
+        part, left_out = samples.part.select(torch.from_numpy(kept)), table.num_rows - len(kept)
+        return samples._replace(part=part, kept=kept, left_out={"no target": left_out})
 
-    def encode(self, table: Table, targets: Tensor, order: RowIndex | None = None) -> EncodedRows:
+    def encode(self, table: Table, targets: Tensor, order: RowIndex | None = None) -> TableSamples:
         """The rows of a table with targets that are known.
 
         Args:
@@ -158,7 +143,7 @@ class TableReader(Reader):
             DataError: a column is missing, or too many of its cells are invalid.
         """
         inputs, new_cells = self.inputs(table, order)
-        return EncodedRows(Part(inputs, targets), new_cells)
+        return TableSamples(Part(inputs, targets), new_cells)
 
     def cells(self, inputs: Tensor) -> dict[str, str]:
         """A sample in the table's own terms: the text of each cell, by column, as a model reads it.

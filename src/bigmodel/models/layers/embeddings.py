@@ -171,7 +171,7 @@ def embed(spec: DataSpec, dim: int, patch_size: int, model: str) -> nn.Module:
             return nn.Embedding(vocab_size, dim)
         case Features() as table:
             return FeatureEmbedding(table, dim)
-        case TokenPair():
+        case _:
             raise cannot_read(model, spec, "Only model=transformer translates.")
 
 

@@ -17,7 +17,7 @@ from bigmodel.reporting.report.charts import sparkline
 from bigmodel.reporting.report.content import Block, Exhibit, Exhibits, Table, cut
 from bigmodel.reporting.report.held_out import Mistake
 from bigmodel.reporting.report.raster import png_of_pixels
-from bigmodel.spec import Features, Image, Input, Tokens
+from bigmodel.spec import Features, Image, Input, Multimodal, Tokens
 from bigmodel.spec import Sequence as Steps
 
 _SIDE = 128  # pixels of the longer side of a picture, at most
@@ -51,7 +51,7 @@ class Shown:
             inputs: of each, as it is stored.
             mistakes: of the same order.
         """
-        if isinstance(self.input, Features):
+        if isinstance(self.input, Features | Multimodal):
             return self._rows(inputs, mistakes)
         exhibits = []
         for stored, mistake in zip(inputs, mistakes, strict=True):
@@ -64,21 +64,22 @@ class Shown:
         return self.names[index] if self.names else str(index)
 
     def _rows(self, inputs: Sequence[Tensor], mistakes: Sequence[Mistake]) -> Table:
-        assert isinstance(self.input, Features)
         heads, rows = ["sample", "prediction", "truth"], []
-        names = self.input.names or tuple(f"feature {n}" for n in range(self.input.count))
         for stored, mistake in zip(inputs, mistakes, strict=True):
-            if isinstance(self.reader, TableReader):
-                cells = self.reader.cells(stored)
-            else:
-                cells = {
-                    name: f"{value:.4g}" for name, value in zip(names, stored.tolist(), strict=True)
-                }
+            cells = self._cells(stored)
             rows.append([self._name(mistake.index), mistake.prediction, mistake.truth])
             rows[-1] += [cut(cell, _MOST_LETTERS) for cell in list(cells.values())[:_MOST_CELLS]]
             if len(rows) == 1:
                 heads += list(cells)[:_MOST_CELLS]
         return Table(heads, rows)
+
+    def _cells(self, stored: Tensor) -> dict[str, str]:
+        if isinstance(self.reader, TableReader):
+            return self.reader.cells(stored)
+        values = stored.tolist()
+        names = self.input.names if isinstance(self.input, Features) else ()
+        names = names or tuple(f"feature {n}" for n in range(len(values)))
+        return {name: f"{value:.4g}" for name, value in zip(names, values, strict=True)}
 
     def _exhibit(self, stored: Tensor, lines: Sequence[tuple[str, str]]) -> Exhibit:
         said = ", ".join(f"{label} {text}" for label, text in lines)

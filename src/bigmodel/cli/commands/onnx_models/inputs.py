@@ -19,7 +19,8 @@ from bigmodel.data.spelling_variants import CASELESS_SPELLINGS, ValueIndex
 from bigmodel.data.tabular.columns import CategoryColumn, NumberColumn, Scale
 from bigmodel.data.tabular.date_formats import TimeKind, calendar_part
 from bigmodel.data.tabular.reader import TableReader
-from bigmodel.spec import Features, Image, TokenPair, Tokens
+from bigmodel.errors import SpecError
+from bigmodel.spec import Features, Image, Multimodal, TokenPair, Tokens
 
 LENGTH = "length"
 """Name of a dimension that varies between batches: the tokens of a text."""
@@ -91,12 +92,21 @@ class Front:
 
 
 def front_of(preprocessing: Preprocessing) -> Front:
-    """The preprocessing of a run's model."""
+    """The preprocessing of a run's model.
+
+    Raises:
+        SpecError: the run reads several kinds of data at once.
+    """
     reader, kind = preprocessing.reader, preprocessing.spec.input
     own = getattr(reader, "graph_front", None)
     if own is not None:
         front: Front = own(preprocessing)
         return front
+    if isinstance(kind, Multimodal):
+        raise SpecError(
+            f"A run that reads several kinds of data at once ({kind}) cannot be written as an ONNX"
+            " graph. Predict with the run itself: bigmodel predict."
+        )
     if isinstance(reader, TableReader):
         return _of_table(reader)
     scaled = Scaled(preprocessing)
