@@ -161,6 +161,9 @@ def write_data(folder: Path) -> None:
     (folder / "houses.csv").write_text("\n".join([f"{head},price", *rows, ""]))
     (folder / "test.csv").write_text("\n".join([f"{head},price", *rows[:20], ""]))
     (folder / "new.csv").write_text("\n".join([head, *(row.rpartition(",")[0] for row in rows[:2]), ""]))
+    photos = [f"photos/cat/{n % 8}.png" if n % 3 else "" for n in range(60)]
+    adverts = [f"{photo},chair number {n},{n % 9}" for n, photo in enumerate(photos)]
+    (folder / "adverts.csv").write_text("\n".join(["photo,text,price", *adverts, ""]))
     reviews = "".join(f"it was {('bad', 'good')[n % 2]} {n},{n % 5}\n" for n in range(60))
     (folder / "reviews.csv").write_text("review,stars\n" + reviews)
     for name in ("shakespeare.txt", "tinyshakespeare.txt"):

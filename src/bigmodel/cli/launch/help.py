@@ -24,7 +24,7 @@ EXAMPLES = (
     ("bigmodel-train model=cnn data=mnist", "another model and data; the loss follows"),
     ("bigmodel-train trainer.epochs=20", "another setting"),
     ("bigmodel-train find=lr", "suggests a learning rate"),
-    ("bigmodel-train -m optimizer.lr=0.1,0.01", "a sweep: every combination"),
+    ("bigmodel-train -m model=fnn,cnn", "a sweep: one run for each"),
     ("bigmodel-train resume=<run folder>", "resumes from its last checkpoint"),
     ("bigmodel-train model=transformer --help", "that model's settings"),
     ("tensorboard --logdir outputs", "the curves"),

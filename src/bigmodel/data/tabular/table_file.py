@@ -150,7 +150,9 @@ def read_table(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") 
     if sum(source.rows for source in sources) == 0:
         raise DataError(f"{path}: it has columns ({name_list(sources[0].names)}), but no rows.")
     left_out = {"unreadable row": len(bad)} if bad else {}
-    return Table(path, files, sources, left_out, header_rows, max_bad=max_bad)
+    table = Table(path, files, sources, left_out, header_rows)
+    table.max_bad = max_bad
+    return table
 
 
 def table_in_memory(table: Any) -> Table:
