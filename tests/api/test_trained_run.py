@@ -243,6 +243,10 @@ def test_it_exports_for_transformers(made: Run, tmp_path: Path) -> None:
         run.export(tmp_path / "a.onnx", format="huggingface")
     with pytest.raises(ConfigError, match=r"format=torch: no such format\. Allowed: onnx, huggingface"):
         run.export(tmp_path / "out", format="torch")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="with_past=True is for format=onnx"):
+        run.export(tmp_path / "out", format="huggingface", with_past=True)
+    with pytest.raises(SpecError, match="Only a transformer that continues texts has keys"):
+        run.export(tmp_path / "model.onnx", with_past=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -405,6 +405,7 @@ class TrainedRun:
         path: str | os.PathLike[str] | None = None,
         *,
         format: Literal["onnx", "huggingface"] = "onnx",  # noqa: A002  as on the command line
+        with_past: bool = False,
         replace: bool = False,
     ) -> Path:
         """Writes the model, with its preprocessing, for other programs.
@@ -413,6 +414,8 @@ class TrainedRun:
             path: of the file or folder; None: `model.onnx` or `huggingface` in the run's folder.
             format: `onnx`, a file; `huggingface`, a folder that transformers loads, if it has such a
                 model.
+            with_past: of a transformer that continues texts, as `onnx`: a graph that takes and gives the
+                keys and values of what was read.
             replace: whether existing files may be replaced.
 
         Returns:
@@ -420,7 +423,7 @@ class TrainedRun:
 
         Raises:
             ConfigError: something is there already, the name of a file does not end in `.onnx`, or the
-                format is unknown.
+                format is unknown or has no `with_past`.
             SpecError: the format has no such model.
             MissingPackageError: onnx is not installed.
         """
@@ -428,13 +431,15 @@ class TrainedRun:
         from bigmodel.cli.commands.output_files import check_kind, check_place
         from bigmodel.errors import require
 
-        if format == "huggingface":
+        if format == "huggingface" and not with_past:
             from bigmodel.cli.commands.huggingface.folder import write_folder
 
             output = huggingface_output(path, self.folder, replace, "path")
-            with unchanged():
+            with may_need_extras("export"), unchanged():
                 write_folder(self._on_cpu(), output, _note)
             return output
+        if format == "huggingface":
+            raise ConfigError("with_past=True is for format=onnx: transformers has its own cache.")
         if format != "onnx":
             raise ConfigError(f"format={format}: no such format. Allowed: onnx, huggingface.")
         for module in ("onnx", "onnxscript"):
@@ -443,7 +448,7 @@ class TrainedRun:
         check_kind(output, (".onnx",), "path")
         check_place(output, force=replace, option="path")
         with may_need_extras("export"), unchanged():
-            export_run(self._on_cpu(), output, _note)
+            export_run(self._on_cpu(), output, _note, with_past)
         return output
 
     def _on_cpu(self) -> LoadedRun:

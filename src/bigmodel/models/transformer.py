@@ -102,12 +102,12 @@ class TransformerBase(Writer):
 
     def _next_logits(self, tokens: Tensor, cache: KVCache, lengths: Tensor | None) -> Tensor:
         """Logits after the last of `tokens`, or after as many as `lengths` says: (batch, vocab_size)."""
-        x = self._embed(tokens, cache.positions)
+        x = self.embed(tokens, cache.positions)
         for block, layer in zip(self.decoder_blocks, cache.layers, strict=True):
             x = block(x, None, layer, layer.source, cache.source_mask)
         return self.unembed(padding.last_position(x, lengths))
 
-    def _embed(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
         """Vectors of the inputs, with their positions: the first ones, or (batch, positions) numbers."""
         x: Tensor = self.embedding(inputs)
         if self.scale != 1.0:
@@ -189,7 +189,7 @@ class Transformer(TransformerBase):
         if self.packed and inputs.ndim == 3:
             inputs, positions = inputs.unbind(1)
             packing = Packing(positions)
-        x = self._embed(inputs, None if packing is None else packing.positions)
+        x = self.embed(inputs, None if packing is None else packing.positions)
         if lengths is not None and not self.causal:  # else no real position sees padding, which is last
             mask = padding.length_mask(lengths, x.shape[1])[:, None, None]
         for block in self.blocks:
@@ -239,7 +239,7 @@ class EncoderDecoder(TransformerBase):
 
     def features(self, inputs: Tensor) -> Tensor:
         encoded, mask = self._encode(inputs[:, 0])
-        x = self._embed(inputs[:, 1])
+        x = self.embed(inputs[:, 1])
         for block in self.decoder_blocks:
             x = block(x, None, None, block.read(encoded), mask)
         return self._final_normed(x)
@@ -261,7 +261,7 @@ class EncoderDecoder(TransformerBase):
         """The encoder's outputs, (batch, length, dim), and a mask that is True at real positions."""
         lengths = padding.text_lengths(source, self.pad)
         mask = padding.length_mask(lengths, source.shape[1])[:, None, None]
-        x = self._embed(source)
+        x = self.embed(source)
         for block in self.encoder:
             x = block(x, mask)
         return x if self.encoder_norm is None else self.encoder_norm(x), mask

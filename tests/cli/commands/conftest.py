@@ -1,6 +1,6 @@
 """Runs to ask, each made once: small, on one thread, in milliseconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
         return folder / "run"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def family_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The folder of a run of a family's preset, by its name in `family_runs`."""
+    from tests.cli.commands import family_runs  # which needs this module
+
+    return cache(lambda name: family_runs.make(name, tmp_path_factory.mktemp(name)))
+
+
+@pytest.fixture(scope="module")
+def torchlib_is_read_once() -> Iterator[None]:
+    """Every export reads onnxscript's 500 functions again, which takes longer than the rest of it."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        read = cache(ONNXRegistry.from_torchlib.__func__)  # type: ignore[attr-defined]
+        patch.setattr(ONNXRegistry, "from_torchlib", classmethod(read))
+        yield
 
 
 def _at(value: Any, folder: Path) -> Any:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,9 @@ from tests.cli.commands.conftest import Run
 from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built
 
+pytestmark = pytest.mark.usefixtures("torchlib_is_read_once")
 BATCHES = (1, 3, 17)
 Export = Callable[[str], OnnxGraph]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _torchlib_is_read_once() -> Iterator[None]:
-    """Every export reads onnxscript's 500 functions again, which takes longer than the rest of it."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    with pytest.MonkeyPatch.context() as patch:
-        read = cache(ONNXRegistry.from_torchlib.__func__)  # type: ignore[attr-defined]
-        patch.setattr(ONNXRegistry, "from_torchlib", classmethod(read))
-        yield
 
 
 @pytest.fixture(scope="session")

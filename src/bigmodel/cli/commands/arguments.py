@@ -208,6 +208,12 @@ def _export(parser: Parser) -> None:
         metavar="PATH",
         help="file or folder to write (default: model.onnx or huggingface in the run's folder)",
     )
+    add(
+        "--with-past",
+        action="store_true",
+        help="onnx of a transformer that continues texts: a graph for writing, which takes and gives the"
+        " keys and values of what was read",
+    )
     add("--force", action="store_true", help="replace existing files")
 
 

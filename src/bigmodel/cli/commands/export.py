@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from argparse import Namespace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
 from bigmodel.cli.commands.output_files import check_folder_place, check_kind, check_place, write_bytes
 from bigmodel.cli.commands.run_paths import resolve_run
 from bigmodel.cli.messages import note
+from bigmodel.data.texts.tokenizer_file import tokenizer_file
 from bigmodel.errors import ConfigError, require
 from bigmodel.metrics.threshold import thresholds
 from bigmodel.spec import Classes, Flags, TokenPair, Tokens, Values
@@ -28,6 +30,10 @@ _LARGEST = (2 << 30) - 1  # bytes of one ONNX file
 def run(arguments: Namespace) -> None:
     """Exports the model and prints what was written."""
     if arguments.format == "huggingface":
+        if arguments.with_past:
+            raise ConfigError(
+                "--with-past: is for --format onnx. Leave it out: transformers has a cache."
+            )
         _run_huggingface(arguments)
         return
     for module in ("onnx", "onnxscript"):  # torch's own message is for programmers
@@ -37,7 +43,7 @@ def run(arguments: Namespace) -> None:
     check_kind(output, (".onnx",))
     check_place(output, force=arguments.force)
     loaded = load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note)
-    export_run(loaded, output, note)
+    export_run(loaded, output, note, arguments.with_past)
 
 
 def _run_huggingface(arguments: Namespace) -> None:
@@ -68,26 +74,29 @@ def huggingface_output(
     return output
 
 
-def export_run(loaded: LoadedRun, output: Path, notify: Notify) -> None:
+def export_run(loaded: LoadedRun, output: Path, notify: Notify, with_past: bool = False) -> None:
     """Writes a run's model, which is on the CPU, as an ONNX file.
 
     Args:
         notify: receives what the file holds.
+        with_past: for writing, with keys and values of what was read.
 
     Raises:
         ConfigError: the model is too large for one.
+        SpecError: it cannot be written as a graph.
         DataError: the file cannot be written.
     """
     bytes_needed = sum(p.nbytes for p in loaded.model.state_dict().values())
     if bytes_needed > _LARGEST:
         raise ConfigError(f"The model has {bytes_needed / 2**30:.1f} GiB; an ONNX file holds at most 2.")
-    proto, front, any_length, uncompared = graph_of(loaded)
+    proto, front, any_length, uncompared = graph_of(loaded, with_past)
     write_bytes(proto.SerializeToString(), output)
     notify(f"{loaded.name}, weights of step {loaded.step:,}: {output}")
-    for value in proto.graph.input:
-        notify(f"  reads {_signature(value)}")
-    for value in proto.graph.output:
-        notify(f"  gives {_signature(value)}")
+    for verb, values in (("reads", proto.graph.input), ("gives", proto.graph.output)):
+        for value in values:
+            if not (with_past and _is_repeated(value.name)):
+                more = ", and so on for each block" if with_past and value.name.endswith(".key") else ""
+                notify(f"  {verb} {_signature(value)}{more}")
     kind = loaded.preprocessing.spec.input
     if isinstance(kind, Tokens | TokenPair) and not any_length:
         notify(f"  all texts must be padded to {kind.length} tokens")
@@ -102,13 +111,31 @@ def export_run(loaded: LoadedRun, output: Path, notify: Notify) -> None:
         notify(f"  its vocabulary: {path}")
 
 
-def graph_of(loaded: LoadedRun) -> OnnxGraph:
+def _is_repeated(name: str) -> bool:
+    """Whether it is of the same shape as the keys of the first block."""
+    return name.endswith((".key", ".value")) and not name.endswith(".0.key")
+
+
+def graph_of(loaded: LoadedRun, with_past: bool = False) -> OnnxGraph:
     """A run's model as a graph, with metadata."""
     from bigmodel.cli.commands.onnx_models.model import export_graph  # needs onnx
+    from bigmodel.cli.commands.onnx_models.past import export_with_past
 
-    spec, front = loaded.preprocessing.spec, front_of(loaded.preprocessing)
-    longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1
-    graph = export_graph(ExportedModel(front, loaded.model, spec.target, longest, loaded.cuts).eval())
+    spec = loaded.preprocessing.spec
+    if with_past:
+        graph = export_with_past(loaded.model, spec)
+    else:
+        front = front_of(loaded.preprocessing)
+        longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1
+        whole = ExportedModel(front, loaded.model, spec.target, longest, loaded.cuts)
+        graph = export_graph(whole.eval())
+    _describe(graph, loaded)
+    return graph
+
+
+def _describe(graph: OnnxGraph, loaded: LoadedRun) -> None:
+    """Adds metadata to a graph."""
+    spec, front = loaded.preprocessing.spec, graph.front
     metadata = {
         "model": loaded.name,
         "step": loaded.step,
@@ -126,7 +153,6 @@ def graph_of(loaded: LoadedRun) -> OnnxGraph:
         proto.metadata_props.remove(old)
     entry = proto.metadata_props.add()
     entry.key, entry.value = "bigmodel", json.dumps(metadata, ensure_ascii=False)
-    return graph
 
 
 def _target(loaded: LoadedRun) -> dict[str, Any]:
@@ -134,7 +160,8 @@ def _target(loaded: LoadedRun) -> dict[str, Any]:
     kind = {Classes: "classes", Flags: "flags", Values: "values"}.get(type(target), "next_tokens")
     if isinstance(target, Classes | Flags | Values):
         return {"kind": kind, "names": list(target.names)}
-    return {"kind": kind, "vocab_size": target.output_size}
+    context = getattr(loaded.preprocessing.spec.input, "length", None)
+    return {"kind": kind, "vocab_size": target.output_size, "end": target.end, "context": context}
 
 
 def _signature(value: Any) -> str:
@@ -155,7 +182,9 @@ def _vocabulary(loaded: LoadedRun, output: Path) -> list[Path]:
     plain = vocabulary.model_dump()
     tokenizer = plain.pop("tokenizer", "")
     write_bytes((json.dumps(plain, ensure_ascii=False, indent=2) + "\n").encode(), paths[0])
-    if tokenizer:  # of the tokenizers library, as it stands
+    if not tokenizer and find_spec("tokenizers") is not None:
+        tokenizer = tokenizer_file(vocabulary).text
+    if tokenizer:
         paths.append(output.with_suffix(".tokenizer.json"))
         write_bytes(tokenizer.encode(), paths[1])
     return paths

@@ -23,7 +23,7 @@ from bigmodel.reporting.predictions import decode_outputs
 from bigmodel.spec import Values
 from bigmodel.training.outputs import model_outputs
 from tests.cli.commands.cli import Bigmodel
-from tests.cli.commands.huggingface.conftest import Made
+from tests.cli.commands.conftest import Run
 from tests.cli.commands.test_loaded_run import loaded
 
 transformers = pytest.importorskip("transformers")
@@ -33,14 +33,14 @@ TEXTS = ["good", "awful, poor <pad> ☃", "nice, fine, good 3", "good " * 20]
 
 
 @pytest.fixture
-def exported(made: Made, bigmodel: Bigmodel, tmp_path: Path) -> Any:
+def exported(family_run: Run, bigmodel: Bigmodel, tmp_path: Path) -> Any:
     """Exports a run by its name; returns the run and the folder."""
 
     def export(name: str) -> tuple[LoadedRun, Path]:
         folder = tmp_path / "my-model"
-        said = bigmodel("export", made(name), "--format", "huggingface", "--output", folder)
+        said = bigmodel("export", family_run(name), "--format", "huggingface", "--output", folder)
         assert said.status == 0, said.err
-        return loaded(made(name)), folder
+        return loaded(family_run(name)), folder
 
     return export
 
@@ -169,10 +169,10 @@ def test_the_card_tells_what_the_model_is(exported: Any) -> None:
     assert (folder / "README.md").read_text().startswith("---\n# license: name one")
 
 
-def test_a_folder_that_holds_files_is_kept(made: Made, bigmodel: Bigmodel, tmp_path: Path) -> None:
+def test_a_folder_that_holds_files_is_kept(family_run: Run, bigmodel: Bigmodel, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "tokenizer.json").write_text("of another model")
-    ask = ("export", made("vit"), "--format", "huggingface", "--output", tmp_path)
+    ask = ("export", family_run("vit"), "--format", "huggingface", "--output", tmp_path)
     said = bigmodel(*ask)
     assert said.status == 1
     assert said.err == (
@@ -204,10 +204,10 @@ def test_a_folder_that_holds_files_is_kept(made: Made, bigmodel: Bigmodel, tmp_p
     ],
 )
 def test_what_transformers_does_not_have_is_refused(
-    made: Made, bigmodel: Bigmodel, tmp_path: Path, name: str, words: str
+    family_run: Run, bigmodel: Bigmodel, tmp_path: Path, name: str, words: str
 ) -> None:
     output = tmp_path / "out"
-    said = bigmodel("export", made(name), "--format", "huggingface", "--output", output)
+    said = bigmodel("export", family_run(name), "--format", "huggingface", "--output", output)
     assert said.status == 1
     assert words in said.err
     assert len(said.err.splitlines()) == 1
@@ -223,7 +223,7 @@ def test_what_transformers_does_not_have_is_refused(
     ],
 )
 def test_wrong_places_are_told(
-    made: Made,
+    family_run: Run,
     bigmodel: Bigmodel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -232,13 +232,13 @@ def test_wrong_places_are_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    said = bigmodel("export", made("vit"), "--format", "huggingface", "--output", output)
+    said = bigmodel("export", family_run("vit"), "--format", "huggingface", "--output", output)
     assert said.status == 1
     assert said.err.startswith(f"bigmodel: {told}")
 
 
-def test_a_model_that_has_diverged_is_refused(made: Made, tmp_path: Path) -> None:
-    run = loaded(made("vit"))
+def test_a_model_that_has_diverged_is_refused(family_run: Run, tmp_path: Path) -> None:
+    run = loaded(family_run("vit"))
     with torch.no_grad():
         next(run.model.parameters()).fill_(torch.nan)
     with pytest.raises(UndefinedError, match="weights are NaN or infinite"):
@@ -247,12 +247,12 @@ def test_a_model_that_has_diverged_is_refused(made: Made, tmp_path: Path) -> Non
 
 
 def test_nothing_is_left_of_a_folder_that_cannot_be_written(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("bigmodel.cli.commands.huggingface.folder.save_file", full)
     with pytest.raises(DataError, match="out: cannot be written: No space left on device"):
-        write_folder(loaded(made("vit")), tmp_path / "out", lambda _: None)
+        write_folder(loaded(family_run("vit")), tmp_path / "out", lambda _: None)
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from bigmodel.cli.commands.huggingface.folder import write_folder
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.training.loop import fit
 from tests.cli.commands.conftest import VERSES, write_data
-from tests.cli.commands.huggingface.conftest import labels, photos, preset, text
+from tests.cli.commands.family_runs import labels, photos, preset, text
 from tests.cli.commands.huggingface.test_folder import ours_of
 from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built

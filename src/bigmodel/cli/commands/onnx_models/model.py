@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
-import logging
-import re
-import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,20 +13,24 @@ from onnx import TensorProto, helper
 from torch import Tensor
 from torch.export import Dim
 
+from bigmodel.cli.commands.onnx_models.graphs import (
+    OPSET,
+    UncomparedError,
+    cause,
+    check_equal,
+    graph_runner,
+    quiet,
+)
 from bigmodel.cli.commands.onnx_models.inputs import LENGTH, Front, GraphInput
 from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
-from bigmodel.errors import DIVERGED, SpecError, UndefinedError, first_line
+from bigmodel.errors import DIVERGED, SpecError, UndefinedError
 from bigmodel.metrics import defined
 from bigmodel.reporting.predictions import unused_name
 from bigmodel.runtime import progress_messages
 from bigmodel.spec import Classes, NextTokens
 
-OPSET = 18
 _ML_DOMAIN, _ML_OPSET = "ai.onnx.ml", 3
 _BATCHES = (1, 3, 17)  # batch sizes that a graph is compared on
-_TOLERANCE = 1e-4  # of the largest number: single precision, summed in another order
-
-RunGraph = Callable[[dict[str, Any]], Any]
 
 
 class OnnxGraph(NamedTuple):
@@ -51,10 +49,6 @@ class OnnxGraph(NamedTuple):
     uncompared: str | None = None
 
 
-class UncomparedError(Exception):
-    """The installed ONNX runtime cannot compute the graph, which says nothing about the graph."""
-
-
 def export_graph(exported: ExportedModel) -> OnnxGraph:
     """The model as a graph, compared with the model if an ONNX runtime can compute it.
 
@@ -71,19 +65,19 @@ def export_graph(exported: ExportedModel) -> OnnxGraph:
     for number, (way, any_length) in enumerate(ways, start=1):
         try:
             text = f"Writing the graph, way {number} of {len(ways)}"
-            with _quiet(), torch.no_grad(), progress_messages.report_progress(text):
+            with quiet(), torch.no_grad(), progress_messages.report_progress(text):
                 proto = way(exported, any_length)
             _name_sizes(proto, exported, any_length)
             _add_word_inputs(proto, exported.front.inputs)
             _add_label_output(proto, exported)
             onnx.checker.check_model(proto, full_check=True)
-            with _quiet(), progress_messages.report_progress("Comparing the graph with the model"):
+            with quiet(), progress_messages.report_progress("Comparing the graph with the model"):
                 compare(proto, exported, any_length)
             return OnnxGraph(proto, exported.front, any_length)
         except UncomparedError as error:
             uncompared = uncompared or OnnxGraph(proto, exported.front, any_length, str(error))
         except Exception as error:  # of many kinds, by exporter, checker and comparison
-            why = why or _cause(error)
+            why = why or cause(error)
     if uncompared is None:
         raise SpecError(f"This model cannot be written as an ONNX graph: {why}")
     return uncompared
@@ -106,13 +100,13 @@ def compare(proto: Any, exported: ExportedModel, any_length: bool) -> None:
         SpecError: they differ.
         UncomparedError: only the evaluator that comes with onnx is installed, and it cannot compute it.
     """
-    run_graph, computes_all = _graph_runner(proto)
+    run_graph, computes_all = graph_runner(proto)
     if not computes_all:
         # If it fails even on the samples of the export, their number or length is not the reason.
         try:
             run_graph(_feed(exported, _examples(exported, any_length)))
         except Exception as error:
-            raise UncomparedError(_cause(error)) from error
+            raise UncomparedError(cause(error)) from error
     draw = torch.Generator().manual_seed(0)
     longest = exported.longest
     lengths = (longest, max(1, longest // 2)) if any_length else (longest,)
@@ -121,21 +115,7 @@ def compare(proto: Any, exported: ExportedModel, any_length: bool) -> None:
         with torch.inference_mode():
             expected = exported(*examples)
         outputs = run_graph(_feed(exported, examples))
-        _check_equal(outputs[0], expected[0] if isinstance(expected, tuple) else expected, samples)
-
-
-def _graph_runner(proto: Any) -> tuple[RunGraph, bool]:
-    """A function that runs the graph, and whether it supports every operator: onnxruntime does; the slow
-    evaluator that comes with onnx does not."""
-    try:
-        import onnxruntime
-    except ImportError:
-        from onnx.reference import ReferenceEvaluator
-
-        return partial(ReferenceEvaluator(proto).run, None), False
-    onnxruntime.set_default_logger_severity(4)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return partial(session.run, None), True
+        check_equal(outputs[0], expected[0] if isinstance(expected, tuple) else expected, samples)
 
 
 def _by_export(exported: ExportedModel, any_length: bool) -> Any:
@@ -204,11 +184,6 @@ def _name_sizes(proto: Any, exported: ExportedModel, any_length: bool) -> None:
             sizes[1].dim_param = LENGTH
 
 
-def _cause(error: Exception) -> str:
-    cause = error.__cause__ or error  # exporters wrap it in advice for programmers
-    return re.sub(r"\x1b\[\d*m", "", first_line(cause, type(cause).__name__))
-
-
 def _add_word_inputs(proto: Any, inputs: list[GraphInput]) -> None:
     """Puts a lookup table before each input of words; unknown words become 0."""
     declared = {value.name: value for value in proto.graph.input}
@@ -248,30 +223,3 @@ def _as_feed(graph_input: GraphInput, example: Tensor) -> Any:
     words = {index: word for word, index in graph_input.words.items()}
     text = [words.get(index, "\ufffdnever seen") for index in example.flatten().tolist()]
     return np.array(text, dtype=object).reshape(tuple(example.shape))
-
-
-def _check_equal(outputs: Any, expected: Tensor, samples: int) -> None:
-    wanted = expected.numpy()
-    if outputs.shape != wanted.shape:
-        raise SpecError(
-            f"for {samples} samples the graph gives {outputs.shape}, the model {wanted.shape}."
-        )
-    largest = max(1.0, float(np.abs(wanted).max()))
-    worst = float(np.abs(outputs - wanted).max()) / largest
-    if not worst <= _TOLERANCE:
-        raise SpecError(
-            f"for {samples} samples the graph's outputs differ from the model's by {worst:.2g}."
-        )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what the exporters print, warn and log: the result shows whether they worked."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -1,21 +1,17 @@
-"""Small runs of each family's preset, each made once."""
+"""Small runs of each family's preset, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from bigmodel.training.loop import fit
 from tests.cli.commands.conftest import write_data
 from tests.small_runs import built
 
-CONFIGS = Path(__file__).parents[4] / "configs" / "model"
-Made = Callable[[str], Path]
+CONFIGS = Path(__file__).parents[3] / "configs" / "model"
 
 
 def preset(name: str, **changes: Any) -> dict[str, Any]:
@@ -63,24 +59,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The folder of a run by its name in `SETTINGS`; its data lies beside it."""
-
-    @cache
-    def make(name: str) -> Path:
-        folder = tmp_path_factory.mktemp(name)
-        write_data(folder)
-        rows = [f'"{"good " * (n % 5)}{n}",{1000 + 2.5 * (n % 5) + n / 100}' for n in range(60)]
-        (folder / "stars.csv").write_text("\n".join(["text,label", *rows, ""]))
-        (folder / "two").mkdir()
-        for n in range(2):
-            (folder / "two" / f"{n}.txt").write_text((folder / "verses.txt").read_text())
-        settings = {group: dict(options) for group, options in SETTINGS[name].items()}
-        settings["data"]["path"] = str(folder / settings["data"]["path"])
-        run, _ = built(folder / "run", settings | {"trainer.epochs": 1})
-        (folder / "run").mkdir()
-        fit(run)
-        return folder / "run"
-
-    return make
+def make(name: str, folder: Path) -> Path:
+    """Trains a run of `SETTINGS` in a folder; its data lies beside it."""
+    write_data(folder)
+    rows = [f'"{"good " * (n % 5)}{n}",{1000 + 2.5 * (n % 5) + n / 100}' for n in range(60)]
+    (folder / "stars.csv").write_text("\n".join(["text,label", *rows, ""]))
+    (folder / "two").mkdir()
+    for n in range(2):
+        (folder / "two" / f"{n}.txt").write_text((folder / "verses.txt").read_text())
+    settings = {group: dict(options) for group, options in SETTINGS[name].items()}
+    settings["data"]["path"] = str(folder / settings["data"]["path"])
+    run, _ = built(folder / "run", settings | {"trainer.epochs": 1})
+    (folder / "run").mkdir()
+    fit(run)
+    return folder / "run"
