@@ -7,7 +7,7 @@ part. `0-3` stands for the numbers from 0 to 3, and `*` for any characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from torch import nn
 
@@ -37,7 +37,7 @@ def selected(model: nn.Module, patterns: Iterable[str], key: str) -> dict[str, l
         if not (found[pattern] or any(matches(name) for name, _ in model.named_modules() if name)):
             known = [name for name, _ in model.named_modules() if name] + parameters
             raise ConfigError(
-                f"{key}: {pattern!r} is no part of this model.{did_you_mean(pattern, known)} Its parts:"
+                f"{key}: {pattern!r} is no part of this model.{_meant(pattern, known)} Its parts:"
                 f" {', '.join(main_parts(model))}."
             )
     return found
@@ -55,6 +55,12 @@ def _expression(pattern: str, key: str) -> re.Pattern[str]:
         else:
             pieces.append(".*".join(map(re.escape, piece.split("*"))))
     return re.compile(r"\.".join(pieces) + r"(?:\..+)?", re.DOTALL)
+
+
+def _meant(pattern: str, known: Sequence[str]) -> str:
+    if any(name.endswith(f".{pattern}") for name in known):
+        return f" Did you mean '*.{pattern}'?"
+    return did_you_mean(pattern, known)
 
 
 def main_parts(model: nn.Module) -> Iterator[str]:

@@ -6,11 +6,14 @@ import math
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
 from bigmodel.errors import counted
 from bigmodel.losses import Loss
+from bigmodel.models.fine_tuning import LoRAConfig
+from bigmodel.models.layers.frozen import LoRALinear
 from bigmodel.models.summary import Layer
 from bigmodel.optim.optimizers.adaptive import USUAL_DECAY, AdamWConfig
 from bigmodel.optim.rates_config import RatesConfig
@@ -100,6 +103,16 @@ def _factors(rates: RatesConfig) -> str:
     if rates.layer_decay != 1:
         factors.insert(0, f"× {rates.layer_decay:g} from each block to the one below")
     return f" ({', '.join(factors)})" if factors else ""
+
+
+def updates(model: nn.Module, lora: LoRAConfig) -> list[str]:
+    """Which layers have low-rank updates; nothing without LoRA."""
+    names = [name for name, layer in model.named_modules() if isinstance(layer, LoRALinear)]
+    if not names:
+        return []
+    first = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    beside = f"; in full: {', '.join(lora.train)}" if lora.train else ""
+    return [f"rank {lora.rank} in {counted(len(names), 'layer')}: {first}{beside}"]
 
 
 def describe_loss(loss: Loss, target: Target) -> str:

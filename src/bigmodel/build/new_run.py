@@ -16,10 +16,12 @@ from torch import nn
 from bigmodel import registry
 from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
+from bigmodel.build.pretrained.adapting import adapt
 from bigmodel.build.pretrained.loading import load_weights
-from bigmodel.build.pretrained.source import Source
+from bigmodel.build.pretrained.source import Source, read_source
 from bigmodel.build.pretrained.start import start_from, suit_target
 from bigmodel.build.ranks import check_ranks, for_ranks, synchronise
+from bigmodel.checkpointing.base_weights import BaseWeights
 from bigmodel.checkpointing.saver import NoSaver, Saver, ShardSaver
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Batch, Dataset, PartName
@@ -40,7 +42,7 @@ from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metrics_for
 from bigmodel.metrics.threshold import is_yes_no
-from bigmodel.models.freezing import Unfreezing, freeze
+from bigmodel.models.freezing import Unfreezing
 from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.optimizers import own_options
@@ -117,6 +119,8 @@ def build_run(
     source = None
     if not goes_on:
         config, source = start_from(config)
+    elif config.fine_tuning.lora.rank is not None:  # its checkpoints hold updates alone
+        source = read_source(str(config.fine_tuning.pretrained))
     runtime = prepare(config.device, config.top.seed, ranks.gpu, ranks.sharing)
     ranks = ranks.sharing_layers(degrees.tensor)
     with ranks.first():
@@ -129,7 +133,7 @@ def build_run(
     with closing((val or train).epoch(0)) as batches:
         first = next(batches)
     sample = first.inputs[:1]
-    loss, model, layers, rows = _model(config, dataset, runtime, first, source)
+    loss, model, layers, rows, base = _model(config, dataset, runtime, first, source)
     chosen_metrics = choose_metrics(config.metrics, dataset.spec.target)
     rows += _rows("Warning", custom_parts.try_metrics(chosen_metrics))
     _check_threshold(config, dataset)
@@ -156,6 +160,7 @@ def build_run(
     state = State(
         *(step.model, step.optimizer, schedule, step.metrics, step.accumulation),
         *(step.ema, step.scaler, loss, ranks, parallel.parts),
+        base=base,
     )
     rng.seed_rank(config.top.seed, ranks.data_rank)
     with progress_messages.report_progress("Taking the data's fingerprint"):
@@ -217,24 +222,27 @@ def _batches(
 
 def _model(
     config: RunConfig, dataset: Dataset, runtime: Runtime, batch: Batch, source: Source | None
-) -> tuple[Loss, nn.Module, list[Layer], list[tuple[str, str]]]:
-    """Loss and model on the device, the model's summary, and rows for the header."""
+) -> tuple[Loss, nn.Module, list[Layer], list[tuple[str, str]], BaseWeights | None]:
+    """Loss and model on the device, the model's summary, rows for the header, and weights that are not
+    saved."""
     torch.manual_seed(config.top.seed)  # the weights depend on nothing else
     spec = dataset.spec
     loss = build_loss(config.loss, spec).to(runtime.device)
     model: nn.Module = registry.models.build(config.model, spec)
     custom_parts.check_model(model, config.model)
-    pretrained = [] if source is None else [load_weights(model, source, config.model, spec)]
-    freeze(model, config.fine_tuning.freeze)
+    loaded = None if source is None else load_weights(model, source, config.model, spec)
+    base = adapt(model, config.fine_tuning, [] if loaded is None else loaded.new)
     model.to(runtime.device)
     warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
     layers = summarize(model, batch.inputs[:1])
     if config.trainer.recompute == "blocks":
         _recompute(model, config)
     compiling = compile_model(model, runtime.device) if config.device.compile else []
-    rows = [*_rows("Pretrained", pretrained), *_rows("Compiling", compiling)]
+    rows = [] if loaded is None else [("Pretrained", loaded.told)]
+    rows += _rows("LoRA", header.updates(model, config.fine_tuning.lora))
+    rows += _rows("Compiling", compiling)
     rows += _rows("Warning", warnings)
-    return loss, model, layers, rows
+    return loss, model, layers, rows, base
 
 
 def _recompute(model: nn.Module, config: RunConfig) -> None:

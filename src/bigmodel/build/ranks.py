@@ -49,6 +49,11 @@ def check_ranks(ranks: Ranks, degrees: Degrees, train: Batches, config: RunConfi
             f"{key}: a batch of {counted(min(train.grouped, len(train)), 'sample')} has no row for each."
             " Use fewer ranks, or a larger data.batch_size."
         )
+    if degrees.tensor > 1 and (rank := config.fine_tuning.lora.rank) is not None:
+        raise ConfigError(
+            f"device.parallel.tensor={degrees.tensor}: layers with updates (model.lora.rank={rank}) are"
+            " not split over ranks. Use device.parallel.shard, or leave both out."
+        )
     if degrees.share_weights:
         _check_shared(config)
 

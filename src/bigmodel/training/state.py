@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bigmodel.checkpointing.base_weights import BaseWeights
 from bigmodel.checkpointing.serialization import (
     TensorGroups,
     flatten_optimizer,
@@ -60,6 +61,7 @@ class State:
     Attributes:
         model: of several ranks, this one's part of it (`Parallel.own`).
         parts: where the parts lie in whole weights, by name; a weight that is not named is whole.
+        base: weights that are named instead of saved; None: all are saved.
         scaler: scales fp16's gradients.
         loss: its buffers may change, as those of a loss that keeps running statistics.
         ranks: the processes that train together. All of them save and load at the same time.
@@ -77,6 +79,7 @@ class State:
     loss: nn.Module | None = None
     ranks: Ranks = ALONE
     parts: Mapping[str, Part] = field(default_factory=dict)
+    base: BaseWeights | None = None
     progress: Progress = field(default_factory=Progress, init=False)
     choice: Choice = field(default_factory=Choice, init=False)
     optimizer_reset: bool = field(default=False, init=False)
@@ -111,11 +114,10 @@ class State:
         }
         if self.averages:
             with self.evaluation_weights():
+                frozen = {plain for name, plain in self._plain_names() if name in self._frozen}
                 groups["averaged"] = {
-                    plain: value if name in self._frozen else value.clone()
-                    for (name, plain), value in zip(
-                        self._plain_names(), self._weights().values(), strict=True
-                    )
+                    name: value if name in frozen else value.clone()
+                    for name, value in self._weights().items()
                 }
         if changed := self._changed_loss_buffers():
             groups["loss"] = changed
@@ -135,6 +137,7 @@ class State:
             "grad_norm": None if norm is None else float(norm),
             "random": rng.python_states(),
             "choice": asdict(self.choice),
+            "base": None if self.base is None else self.base.facts(),
         }
         return groups, facts
 
@@ -172,6 +175,8 @@ class State:
         def has_changed(*prefixes: str) -> bool:
             return any(key.startswith(prefixes) for key in changed)
 
+        if self.base is not None:
+            self.base.check(facts)
         self.load_model(groups["model"])
         self._load_optimizer(groups["optimizer"], facts, changed)
         if not has_changed("scheduler.name", "scheduler.interval"):
@@ -205,7 +210,7 @@ class State:
         try:
             # One after another: of whole weights that no rank can hold, there is never more than one.
             self.model.load_state_dict(
-                {own.get(n, n): self._cut(own.get(n, n), weights[n]) for n in weights}
+                {own.get(n, n): self._cut(own.get(n, n), weights[n]) for n in weights} | self._base()
             )
         except (RuntimeError, ValueError) as error:
             first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
@@ -286,8 +291,16 @@ class State:
             rng.seed_rank(torch.initial_seed(), rank)
 
     def _weights(self) -> dict[str, Tensor]:
-        names = plain_names(self.model)
-        return {names[name]: value.detach() for name, value in self.model.state_dict().items()}
+        names, base = plain_names(self.model), self._base()
+        state = self.model.state_dict()
+        return {names[name]: state[name].detach() for name in state if name not in base}
+
+    def _base(self) -> dict[str, Tensor]:
+        """The weights that are not saved."""
+        if self.base is None:
+            return {}
+        state = self.model.state_dict()
+        return {name: state[name] for name, plain in self._plain_names() if plain in self.base.names}
 
     def _plain_names(self) -> Iterable[tuple[str, str]]:
         """Names in the model, and in a checkpoint."""

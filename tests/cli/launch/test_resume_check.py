@@ -89,3 +89,12 @@ def test_a_setting_that_is_newer_than_the_run_was_at_its_default(tmp_path: Path)
         check_same(folder, now, typed, None, False)
     OmegaConf.update(now, "model.dropout", 0.0)
     assert check_same(folder, now, typed, None, False) is None
+
+
+@pytest.mark.parametrize("key", ["model.freeze", "model.lora.rank", "optimizer.layer_decay"])
+def test_so_was_one_that_every_entry_has(tmp_path: Path, key: str) -> None:
+    """Such as those for fine-tuning, which are declared once for all models."""
+    default: Any = {"model.freeze": [], "model.lora.rank": None, "optimizer.layer_decay": 1.0}[key]
+    folder = run_folder(tmp_path / "run", small_runs.values() | {"seed": 0}, "stopped")
+    now = OmegaConf.create(small_runs.values({key: default}) | {"seed": 0})
+    assert check_same(folder, now, small_runs.config(), None, False) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,18 @@ _LISTED = 6  # names in a message or in a row of the header
 _POSITIONS = "positions.weight"
 
 
-def load_weights(model: nn.Module, source: Source, config: EntryConfig, spec: DataSpec) -> str:
+class Loaded(NamedTuple):
+    """What was loaded, what is new and what was left, in words; and the names of what is new."""
+
+    told: str
+    new: list[str]
+
+
+def load_weights(model: nn.Module, source: Source, config: EntryConfig, spec: DataSpec) -> Loaded:
     """Loads weights into a new model; a head for other classes stays as it is.
 
     Args:
         config, spec: that the model was built from.
-
-    Returns:
-        What was loaded, what is new and what was left, for the header.
 
     Raises:
         CheckpointError: a shape differs, or less than `LEAST` of the model would be loaded.
@@ -53,7 +58,7 @@ def load_weights(model: nn.Module, source: Source, config: EntryConfig, spec: Da
     parts = [f"{_numbers(own, loaded):,} of {total:,} numbers from {source.about}"]
     parts += [f"new: {_listed(new)}"] if new else []
     parts += [f"left: {_listed(left)}"] if left else []
-    return "; ".join(parts)
+    return Loaded("; ".join(parts), new)
 
 
 def _check_shapes(given: Weights, own: Mapping[str, Tensor], source: Source) -> None:

@@ -158,6 +158,8 @@ def _image_scaling(folder: Path) -> ImageScaling | None:
 
 def _of_run(folder: Path, where: str) -> Source:
     """The best weights of a run, or the newest if none are; or those of one of its checkpoints."""
+    from bigmodel.build.pretrained.adapting import usual_weights  # which reads sources as well
+
     checkpoints = folder / "checkpoints"
     if not checkpoints.is_dir():
         groups, facts = checkpoint.load(folder)
@@ -177,7 +179,7 @@ def _of_run(folder: Path, where: str) -> Source:
         options=settings,
         inputs=expected_inputs(preprocessing),
         labels=target.names if isinstance(target, Classes) else (),
-        own=dict(weights),
+        own=dict(usual_weights(weights, facts, preprocessing.spec)),
     )
 
 

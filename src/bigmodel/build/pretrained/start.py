@@ -33,6 +33,12 @@ def start_from(config: RunConfig) -> tuple[RunConfig, Source | None]:
         CheckpointError, DataError: it cannot be read.
     """
     path = config.fine_tuning.pretrained
+    rank = config.fine_tuning.lora.rank
+    if path is None and rank is not None:
+        raise ConfigError(
+            f"model.lora.rank={rank}: low-rank updates change weights that were trained before. Name"
+            " them in model.pretrained, or leave model.lora out."
+        )
     if path is None:
         return config, None
     source = read_source(path)
@@ -78,7 +84,7 @@ def suit_target(config: RunConfig, spec: DataSpec) -> RunConfig:
 
 def as_started(config: RunConfig, facts: Mapping[str, Any], composed: Mapping[str, Any]) -> RunConfig:
     """The configuration of a run that goes on, with what its start has decided. What it started from
-    need not be there any more.
+    need not be there any more, unless the run trains updates of it (`model.lora`).
 
     Args:
         facts: of its newest checkpoint.
@@ -94,6 +100,9 @@ def as_started(config: RunConfig, facts: Mapping[str, Any], composed: Mapping[st
     if rates[0] == rates[1] != rates[2]:
         config = _with_rate(config)
     inputs = expected_inputs(Preprocessing.from_facts(prepared))
+    if (base := facts.get("base")) is not None:  # by its whole path
+        tuning = config.fine_tuning.model_copy(update={"pretrained": base["path"]})
+        config = replace(config, fine_tuning=tuning)
     return replace(config, data=config.data.starting_from(*inputs))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from bigmodel import registry
+from bigmodel.build.pretrained.adapting import load_adapted
 from bigmodel.checkpointing import checkpoint
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.cli.commands.run_paths import RunPath, resolve_run
@@ -30,6 +31,7 @@ from bigmodel.errors import (
 from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.models.base import Model
+from bigmodel.models.fine_tuning import FineTuningConfig
 from bigmodel.redaction import remember_referenced
 from bigmodel.registry import EntryConfig, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig, Runtime, measure_kernels, prepare
@@ -149,7 +151,7 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
             f" ({type(error).__name__}: {first_line(error)}). Was it made by"
             " another version?"
         ) from error
-    _load_weights(model, groups, run_path)
+    _load_weights(model, groups, facts, settings, preprocessing, run_path)
     model.to(runtime.device).eval()
     return LoadedRun(run_path, step, model, preprocessing, settings, facts.get("data"), runtime, cuts)
 
@@ -263,12 +265,24 @@ def _runtime(settings: dict[str, Any], device: str, notify: Notify) -> Runtime:
     return prepare(config.model_copy(update={"precision": "auto"}), seed)
 
 
-def _load_weights(model: Model, groups: TensorGroups, run_path: RunPath) -> None:
+def _load_weights(
+    model: Model,
+    groups: TensorGroups,
+    facts: Facts,
+    settings: dict[str, Any],
+    preprocessing: Preprocessing,
+    run_path: RunPath,
+) -> None:
     weights: Mapping[str, Tensor] | None = groups.get("averaged", groups.get("model"))
     if weights is None:
         raise DamagedError(f"{run_path.folder}: the checkpoint is damaged: it has no model.safetensors.")
+    values = resolve_environment(settings["model"])
+    tuning = registry.models.parse_shared(values)
+    assert isinstance(tuning, FineTuningConfig)
     try:
-        model.load_state_dict(weights)
+        load_adapted(model, weights, facts, _model_config(settings), tuning, preprocessing.spec)
+    except BigModelError as error:
+        raise type(error)(f"{run_path.folder}: {error}") from error
     except RuntimeError as error:
         first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
         raise CheckpointError(

@@ -98,11 +98,16 @@ def _is_hidden(key: str, *values: Any) -> bool:
     return looks_secret(key) and all(value is None or isinstance(value, str) for value in values)
 
 
+_SECTIONS = {"top": "", "fine_tuning": "model", "rates": "optimizer"}
+"""Where the settings are that have another name in `RunConfig`."""
+
+
 def _defaults(typed: RunConfig) -> Iterator[tuple[str, Any]]:
     """Dotted key and default of every setting of the chosen entries."""
     for group, settings in vars(typed).items():
         if isinstance(settings, BaseModel):
-            prefix = "" if group == "top" else f"{group}."
+            group = _SECTIONS.get(group, group)
+            prefix = f"{group}." if group else ""
             for name, field in type(settings).model_fields.items():
                 default = field.get_default(call_default_factory=True)
                 if isinstance(default, BaseModel):

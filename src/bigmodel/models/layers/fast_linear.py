@@ -141,7 +141,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
+        # What a frozen weight reads is not kept.
+        ctx.save_for_backward(inputs if ctx.needs_input_grad[1] else None, weight)
         return _quick(inputs, weight, bias)
 
     @staticmethod

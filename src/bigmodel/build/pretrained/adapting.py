@@ -1,0 +1,122 @@
+"""Trains parts of a model that starts from given weights, and puts such a model together again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from bigmodel import registry
+from bigmodel.build.pretrained.loading import load_weights
+from bigmodel.build.pretrained.source import read_source
+from bigmodel.checkpointing.base_weights import BaseWeights, digest_of
+from bigmodel.errors import CheckpointError, ConfigError
+from bigmodel.models.adaptation import add_updates, compress_frozen, merge_updates
+from bigmodel.models.fine_tuning import FineTuningConfig
+from bigmodel.registry import EntryConfig
+from bigmodel.spec import DataSpec
+
+
+def adapt(model: nn.Module, config: FineTuningConfig, new: Collection[str]) -> BaseWeights | None:
+    """Freezes parts of a model, adds low-rank updates, and stores what is frozen in fewer bits.
+
+    Args:
+        model: with the weights of `model.pretrained`.
+        new: names of parameters that were not among these.
+
+    Returns:
+        The weights that need not be saved; None: all are saved.
+
+    Raises:
+        ConfigError: see `add_updates`.
+    """
+    add_updates(model, config, new)
+    digest = digest_of(_unchanged(model, new)) if config.lora.rank is not None else ""
+    compress_frozen(model, config.frozen_precision)
+    if not digest:
+        return None
+    path = str(Path(str(config.pretrained)).expanduser().resolve())
+    return BaseWeights(path, digest, frozenset(_unchanged(model, new)))
+
+
+def _unchanged(model: nn.Module, new: Collection[str]) -> dict[str, nn.Parameter]:
+    """The parameters that neither training nor anything else has changed since they were loaded."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and not {name, f"{name.rpartition('.')[0]}.weight"} & set(new)
+    }
+
+
+def load_adapted(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    config: EntryConfig,
+    tuning: FineTuningConfig,
+    spec: DataSpec,
+) -> None:
+    """Loads a checkpoint's weights into a new model of its settings, with the base of low-rank updates,
+    which are then added to it: afterwards it is a usual model.
+
+    Args:
+        weights, facts: of the checkpoint.
+        config, tuning, spec: what the model was built from, and how it was trained.
+
+    Raises:
+        ConfigError, CheckpointError: the base is not where it was, or has changed.
+        RuntimeError: the weights do not fit the model.
+    """
+    saved = facts.get("base")
+    if saved is None:
+        adapt(model, tuning, new=())
+        model.load_state_dict(weights)
+    else:
+        tuning = tuning.model_copy(update={"pretrained": saved["path"]})
+        load_base(model, saved, config, spec)
+        base = adapt(model, tuning, new=[name for name in weights if name in model.state_dict()])
+        assert base is not None
+        base.check(facts)
+        own = model.state_dict()
+        model.load_state_dict({name: own[name] for name in base.names} | dict(weights))
+    merge_updates(model)
+
+
+def usual_weights(
+    weights: Mapping[str, Tensor], facts: Mapping[str, Any], spec: DataSpec
+) -> Mapping[str, Tensor]:
+    """The weights of a checkpoint as a model without updates has them, in fp32.
+
+    Args:
+        weights, facts, spec: of the checkpoint, and of its data.
+
+    Raises:
+        ConfigError, CheckpointError: see `load_adapted`.
+    """
+    settings = facts["settings"]["model"]
+    tuning = registry.models.parse_shared(settings)
+    assert isinstance(tuning, FineTuningConfig)
+    if tuning.lora.rank is None and tuning.frozen_precision == "fp32":
+        return weights
+    config = registry.models.parse(settings)
+    model: nn.Module = registry.models.build(config, spec)
+    load_adapted(model, weights, facts, config, tuning, spec)
+    return model.state_dict()
+
+
+def load_base(model: nn.Module, saved: Mapping[str, Any], config: EntryConfig, spec: DataSpec) -> None:
+    """Loads the weights that a run with low-rank updates was started from.
+
+    Raises:
+        CheckpointError: they are not there, or are others.
+    """
+    path = saved["path"]
+    try:
+        load_weights(model, read_source(path), config, spec)
+    except (ConfigError, CheckpointError) as error:
+        raise CheckpointError(
+            f"its checkpoints hold updates of the weights that were in {path}, and these cannot be read:"
+            f" {error} Put them back, or a link to where they are now."
+        ) from error

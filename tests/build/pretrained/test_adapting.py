@@ -1,0 +1,184 @@
+"""Runs with low-rank updates: what they save, how they go on, and how they are used."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bigmodel.build.new_run import build_run
+from bigmodel.build.pretrained.start import as_started
+from bigmodel.build.resumed_run import resume_run
+from bigmodel.checkpointing import checkpoint
+from bigmodel.cli.commands.loaded_run import load_run
+from bigmodel.errors import CheckpointError, ConfigError
+from bigmodel.models.layers.frozen import LoRALinear
+from bigmodel.training.loop import fit
+from bigmodel.training.run import Run
+from tests.engine.steps import needs_compiler
+from tests.small_runs import STEPS_PER_EPOCH, config
+
+MODEL = {"name": "transformer", "dim": 128, "num_heads": 4, "depth": 2, "dropout": 0.1}
+
+
+def new_run(folder: Path, tuning: dict[str, Any], **settings: Any) -> Run:
+    return build_run(config({"model": MODEL | tuning} | settings), folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run to start from."""
+    folder = tmp_path_factory.mktemp("base")
+    fit(new_run(folder, {}, **{"trainer.epochs": 1}))
+    return folder
+
+
+def tuning(base: Path, precision: str = "fp32", **lora: Any) -> dict[str, Any]:
+    lora = {"rank": 2, "dropout": 0.2} | lora
+    return {"pretrained": str(base), "frozen_precision": precision, "lora": lora}
+
+
+def resumed(folder: Path, tuned: dict[str, Any], **settings: Any) -> Run:
+    newest = checkpoint.load_newest(folder / "checkpoints")
+    parsed = as_started(config({"model": MODEL | tuned} | settings), newest.facts, parsed_values(tuned))
+    return resume_run(build_run(parsed, folder, goes_on=True), newest)
+
+
+def parsed_values(tuned: dict[str, Any]) -> dict[str, Any]:
+    return config({"model": MODEL | tuned}).values
+
+
+def outputs(model: torch.nn.Module, run: Run) -> Tensor:
+    assert run.val is not None
+    batch = next(iter(run.val.epoch(0)))
+    with torch.no_grad():
+        result: Tensor = model.eval()(batch.inputs)
+    return result
+
+
+def test_it_begins_as_its_base(tmp_path: Path, base: Path) -> None:
+    run = new_run(tmp_path, tuning(base))
+    assert torch.equal(outputs(run.state.model, run), outputs(load(base), run))
+    told = dict(run.info.rows)["LoRA"]
+    assert told.startswith("rank 2 in 8 layers: blocks.0.attention.qkv, blocks.0.attention.output, ")
+    assert told.endswith("; in full: head")
+    assert dict(run.info.rows)["Model"].endswith("are trained (2.36%)")
+
+
+def load(folder: Path) -> torch.nn.Module:
+    return load_run(str(folder), "last", "cpu", [], lambda _: None).model
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_checkpoint_holds_updates_and_the_head_alone(
+    tmp_path: Path, base: Path, precision: str
+) -> None:
+    run = new_run(tmp_path, tuning(base, precision), **{"trainer.ema": 0.5})
+    fit(run)
+    groups, facts = checkpoint.load(tmp_path / "checkpoints" / "last")
+    for group in ("model", "averaged"):
+        ends = {name.rpartition(".")[2] for name in groups[group] if not name.startswith("head.")}
+        assert ends == {"lora_a", "lora_b"}
+    assert facts["base"]["path"] == str(base)
+    assert len(facts["base"]["digest"]) == 64
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_trained_run_is_a_usual_model_with_the_same_outputs(
+    tmp_path: Path, base: Path, precision: str
+) -> None:
+    run = new_run(tmp_path, tuning(base, precision), **{"optimizer.lr": 0.05})
+    fit(run)
+    used = load(tmp_path)
+    torch.testing.assert_close(outputs(used, run), outputs(run.state.model, run), atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(layer, LoRALinear) for layer in used.modules())
+    assert used.state_dict().keys() == load(base).state_dict().keys()
+    assert not torch.allclose(outputs(used, run), outputs(load(base), run), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "engine"),
+    [
+        ("fp32", "eager"),
+        ("int8", "eager"),
+        pytest.param("fp32", "compiled", marks=[needs_compiler, pytest.mark.slow]),
+    ],
+)
+def test_a_run_with_updates_is_resumed_to_the_bit(
+    tmp_path: Path, base: Path, precision: str, engine: str
+) -> None:
+    settings: dict[str, Any] = {"device.engine": engine, "trainer.ema": 0.9, "trainer.epochs": 2}
+    whole = new_run(tmp_path / "whole", tuning(base, precision), **settings)
+    fit(whole)
+    half = {"trainer.max_steps": STEPS_PER_EPOCH + 2}
+    fit(new_run(tmp_path / "half", tuning(base, precision), **settings | half))
+    again = resumed(tmp_path / "half", tuning(base, precision), **settings)
+    assert again.state.progress.step == STEPS_PER_EPOCH + 2
+    fit(again)
+    ours, theirs = (each.state.save()[0] for each in (again, whole))
+    for group in ("model", "averaged", "optimizer"):
+        assert all(torch.equal(value, theirs[group][name]) for name, value in ours[group].items())
+
+
+def test_only_the_folder_that_it_started_from_has_to_stay(tmp_path: Path, base: Path) -> None:
+    """Wherever the process is, and with a message if it is gone or another."""
+    start = tmp_path / "start"
+    shutil.copytree(base, start)
+    fit(new_run(tmp_path / "run", tuning(start), **{"trainer.epochs": 1}))
+    shutil.move(start, tmp_path / "moved")
+    with pytest.raises(CheckpointError) as raised:
+        load(tmp_path / "run")
+    assert str(raised.value) == (
+        f"{tmp_path / 'run'}: its checkpoints hold updates of the weights that were in {start}, and"
+        f" these cannot be read: model.pretrained={start}: there is no such file or folder. Put them"
+        " back, or a link to where they are now."
+    )
+    start.symlink_to(tmp_path / "moved")
+    load(tmp_path / "run")
+    start.unlink()
+    fit(new_run(start, {}, **{"trainer.epochs": 1, "seed": 1}))
+    with pytest.raises(CheckpointError, match=f"updates of other weights than those in {start}, which"):
+        load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="updates of other weights"):
+        resumed(tmp_path / "run", tuning(start), **{"trainer.epochs": 2})
+
+
+@pytest.mark.parametrize("tuned", ["lora", "frozen"])
+def test_another_run_can_start_from_it(tmp_path: Path, base: Path, tuned: str) -> None:
+    options = tuning(base, "int8")
+    if tuned == "frozen":
+        options = {"pretrained": str(base), "frozen_precision": "int8", "freeze": ["blocks"]}
+    fit(new_run(tmp_path / "first", options, **{"trainer.epochs": 1}))
+    run = new_run(tmp_path / "second", {"pretrained": str(tmp_path / "first")})
+    assert torch.equal(
+        outputs(run.state.model, run),
+        outputs(load_run(str(tmp_path / "first"), "best", "cpu", [], lambda _: None).model, run),
+    )
+
+
+def test_frozen_parts_in_int8_are_saved_and_go_on(tmp_path: Path) -> None:
+    options = {"freeze": ["blocks"], "frozen_precision": "int8"}
+    settings = {"trainer.epochs": 1}
+    run = new_run(tmp_path, options, **settings)
+    fit(run)
+    assert run.state.model.get_parameter("blocks.0.attention.qkv.weight").dtype == torch.int8
+    torch.testing.assert_close(outputs(load(tmp_path), run), outputs(run.state.model, run))
+    again = resumed(tmp_path, options, **settings | {"trainer.epochs": 2})
+    assert torch.equal(outputs(again.state.model, run), outputs(run.state.model, run))
+    fit(again)
+
+
+def test_updates_need_weights_that_were_trained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model.lora.rank=2: low-rank updates change weights"):
+        new_run(tmp_path, {"lora": {"rank": 2}})
+
+
+def test_blocks_are_unfrozen_one_by_one_with_their_updates(tmp_path: Path, base: Path) -> None:
+    run = new_run(tmp_path, tuning(base) | {"unfreeze_every": 1}, **{"trainer.epochs": 1})
+    fit(run)
+    named = run.state.model.named_parameters()
+    assert {name for name, parameter in named if parameter.requires_grad} == {"head.weight", "head.bias"}
