@@ -92,6 +92,23 @@ def test_columns_are_inferred_and_reported(path):
     assert dataset.left_out == {}
 
 
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [
+        ("photos/{}.jpg", "image model=fusion"),
+        ("C:\\sounds\\{}.WAV", "audio model=fusion"),
+        ("a text of several words, number {}", "text model=fusion"),
+        ("two words{}", "category"),
+        ("photo{}.txt", "category"),
+    ],
+)
+def test_what_is_too_much_for_categories_may_be_a_text_or_a_path(tmp_path, cell, kind):
+    rows = [row | {"extra": "" if n == 3 else cell.format(n)} for n, row in enumerate(houses())]
+    dataset = built(written(tmp_path / "more.csv", rows, quoted=True), ignore=["id", "country"])
+    [warning] = [text for label, text in dataset.header_rows if label == "Warning"]
+    assert warning.endswith(f"To use it: data.columns.extra={kind}")
+
+
 def test_inputs_are_what_the_rows_say(path):
     dataset = built(path, normalize=False)
     rows = houses()

@@ -18,7 +18,7 @@ from bigmodel.data.fitted_state import FittedState
 from bigmodel.data.libraries import pc
 from bigmodel.data.normalize import value_statistics
 from bigmodel.data.tabular import date_formats
-from bigmodel.data.tabular.column_options import column_option
+from bigmodel.data.tabular.column_options import MediaKind, column_option
 from bigmodel.data.tabular.date_formats import CALENDAR_PARTS, MeasuredKind, TimeKind
 from bigmodel.data.tabular.dates import DateFormat, parse_times
 from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers
@@ -88,7 +88,7 @@ class ExcludedColumn(NamedTuple):
     """
 
     reason: str
-    possible_kind: MeasuredKind | Literal["category"] | None = None
+    possible_kind: MeasuredKind | MediaKind | Literal["category"] | None = None
 
 
 @dataclass(frozen=True)

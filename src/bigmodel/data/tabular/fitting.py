@@ -170,6 +170,9 @@ class _ColumnFit:
         chosen, limits = self.chosen is not None, (self.config.max_categories, self.config.min_count)
         column = CategoryColumn.fit(self.name, self.values, self.rows, *limits, chosen)
         if isinstance(column, ExcludedColumn):
+            if column.possible_kind == "category" and not chosen:
+                kind = type_inference.media_kind(self.values)
+                column = column._replace(possible_kind=kind or "category")
             return report.excluded_words(column, self.inferred, chosen=chosen)
         if self.inferred.mostly_measured and not chosen:
             self.warnings.append(report.mostly_measured_warning(self.name, self.inferred))

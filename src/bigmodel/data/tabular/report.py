@@ -58,7 +58,7 @@ def excluded_warnings(excluded: Mapping[str, ExcludedColumn]) -> list[str]:
     texts = []
     silent = (AS_REQUESTED, AS_IN_CHECKPOINT)
     excluded = {name: why for name, why in excluded.items() if why.reason not in silent}
-    for kind in ("number", *TIME_KINDS, "category", None):
+    for kind in ("number", *TIME_KINDS, "category", *typed.MEDIA_KINDS, None):
         some = {name: why for name, why in excluded.items() if why.possible_kind == kind}
         if not some:
             continue
@@ -66,7 +66,9 @@ def excluded_warnings(excluded: Mapping[str, ExcludedColumn]) -> list[str]:
             cut = f" (the first {_MAX_TYPED} of {len(some):,})" if len(some) > _MAX_TYPED else ""
             advice = f"If that is intended: {setting('data.ignore', list(some)[:_MAX_TYPED])}{cut}"
         else:
-            advice = f"To use {'them' if len(some) > 1 else 'it'}: {_options_for(list(some), kind)}"
+            model = " model=fusion" if kind in typed.MEDIA_KINDS else ""
+            options = _options_for(list(some), kind) + model
+            advice = f"To use {'them' if len(some) > 1 else 'it'}: {options}"
         texts.append(f"left out: {excluded_summary(some)}. {advice}")
     return texts
 

@@ -7,8 +7,10 @@ of another kind.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from mimetypes import MimeTypes
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from bigmodel.data.libraries import pa
 from bigmodel.data.tabular import number_formats, numeric
+from bigmodel.data.tabular.column_options import MediaKind
 from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, MeasuredKind, TimeKind, time_kind
 from bigmodel.data.tabular.dates import DateFormat, find_date_format, parse_times, time_kind_of_type
 from bigmodel.data.tabular.number_formats import PLAIN, FormatChoice, NumberFormat
@@ -27,6 +30,8 @@ MAX_INVALID = 0.05
 MAX_INVALID_IF_CHOSEN = 0.5
 """The same if the user sets the kind of the column."""
 
+_LOOKED_AT, _WORDS = 1000, 4  # cells, most of which are texts if they have so many words each
+_FILE_TYPES = MimeTypes(())  # of Python alone, and not of the system, so that they are the same anywhere
 _MAX_KEPT = 1000  # different invalid cells that are stored
 
 
@@ -201,6 +206,19 @@ def infer_type(column: Any) -> InferredType:
         return times
     mostly_times = times.invalid.are_few(MAX_INVALID_IF_CHOSEN)
     return (times if mostly_times else numbers)._replace(kind="text")
+
+
+def media_kind(column: Any) -> MediaKind | None:
+    """What a column of words holds if they are no categories: texts, or paths of pictures or recordings;
+    None: none of them."""
+    if not numeric.is_text(column.type):
+        return None
+    cells = column.drop_null().slice(0, _LOOKED_AT).to_pylist()
+    kinds = Counter((_FILE_TYPES.guess_type(cell)[0] or "").partition("/")[0] for cell in cells)
+    named: dict[MediaKind, int] = {kind: kinds[kind] for kind in ("image", "audio")}
+    named["text"] = sum(len(cell.split()) >= _WORDS for cell in cells)
+    kind = max(named, key=lambda kind: named[kind])
+    return kind if named[kind] > len(cells) / 2 else None
 
 
 def _leading_zeros(column: Any, cells: ParsedCells | None) -> InvalidCells:
