@@ -107,3 +107,32 @@ def test_a_picture_that_is_not_there_is_one_message(command: Command, tmp_path: 
         f"{table.name}: column 'photo', row 4 (counted from 0): files/4.png cannot be read" in said.err
     )
     assert said.folder is None
+
+
+def test_an_encoder_starts_from_given_weights(
+    command: Command, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    from tests.hugging_face import TEXTS, write_folder  # needs transformers
+
+    table = adverts(tmp_path)
+    rows = [
+        [r[0], TEXTS[n % len(TEXTS)] if r[1] else "", *r[2:]] for n, r in enumerate(read_rows(table))
+    ]
+    write(table, ["photo", "text", "age", "price"], rows)
+    write_folder(tmp_path / "folder", "bert")
+    start = ("model.encoders.text.pretrained=folder", "data.text_length=24", "scheduler=constant")
+    words = (*TRAINING, *start)
+    whole = command(*words)
+    assert whole.status == 0, whole.err
+    assert "Pretrained: text: " in whole.out
+    half = command(*words, "trainer.epochs=1")
+    shutil.rmtree(tmp_path / "folder")
+    resumed = command(f"resume={half.folder}", "trainer.epochs=2")
+    assert resumed.status == 0, resumed.err
+    groups, expected = final_state(resumed)[0], final_state(whole)[0]
+    assert all(torch.equal(groups["model"][key], value) for key, value in expected["model"].items())
+    assert bigmodel("predict", whole.folder, "--input", table, "--device", "cpu").status == 0
+    missing = command(*words)
+    assert missing.err == (
+        "bigmodel-train: model.encoders.text.pretrained=folder: there is no such file or folder.\n"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from bigmodel import registry
 from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
 from bigmodel.build.pretrained.adapting import adapt
+from bigmodel.build.pretrained.encoders import load_encoders, start_encoders
 from bigmodel.build.pretrained.loading import load_weights
 from bigmodel.build.pretrained.source import Source, read_source
 from bigmodel.build.pretrained.start import start_from, suit_target
@@ -116,9 +117,10 @@ def build_run(
     """
     config, degrees = for_ranks(config, ranks), config.device.parallel.over(ranks.size)
     trainer = config.trainer
-    source = None
+    source, encoders = None, dict[str, Source]()
     if not goes_on:
         config, source = start_from(config)
+        config, encoders = start_encoders(config)
     elif config.fine_tuning.lora.rank is not None:  # its checkpoints hold updates alone
         source = read_source(str(config.fine_tuning.pretrained))
     runtime = prepare(config.device, config.top.seed, ranks.gpu, ranks.sharing)
@@ -133,7 +135,7 @@ def build_run(
     with closing((val or train).epoch(0)) as batches:
         first = next(batches)
     sample = first.inputs[:1]
-    loss, model, layers, rows, base = _model(config, dataset, runtime, first, source)
+    loss, model, layers, rows, base = _model(config, dataset, runtime, first, source, encoders)
     chosen_metrics = choose_metrics(config.metrics, dataset.spec.target)
     rows += _rows("Warning", custom_parts.try_metrics(chosen_metrics))
     _check_threshold(config, dataset)
@@ -221,7 +223,12 @@ def _batches(
 
 
 def _model(
-    config: RunConfig, dataset: Dataset, runtime: Runtime, batch: Batch, source: Source | None
+    config: RunConfig,
+    dataset: Dataset,
+    runtime: Runtime,
+    batch: Batch,
+    source: Source | None,
+    encoders: Mapping[str, Source],
 ) -> tuple[Loss, nn.Module, list[Layer], list[tuple[str, str]], BaseWeights | None]:
     """Loss and model on the device, the model's summary, rows for the header, and weights that are not
     saved."""
@@ -231,6 +238,7 @@ def _model(
     model: nn.Module = registry.models.build(config.model, spec)
     custom_parts.check_model(model, config.model)
     loaded = None if source is None else load_weights(model, source, config.model, spec)
+    started = load_encoders(model, encoders, config, spec)
     base = adapt(model, config.fine_tuning, [] if loaded is None else loaded.new)
     model.to(runtime.device)
     warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
@@ -239,6 +247,7 @@ def _model(
         _recompute(model, config)
     compiling = compile_model(model, runtime.device) if config.device.compile else []
     rows = [] if loaded is None else [("Pretrained", loaded.told)]
+    rows += _rows("Pretrained", started)
     rows += _rows("LoRA", header.updates(model, config.fine_tuning.lora))
     rows += _rows("Compiling", compiling)
     rows += _rows("Warning", warnings)

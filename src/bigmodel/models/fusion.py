@@ -24,7 +24,8 @@ KINDS: dict[type, str] = {Features: "features", Image: "image", Sequence: "seque
 """The key in `encoders` of each kind of data."""
 
 Settings = str | dict[str, Any]
-"""A model's name, or its options, perhaps with its name."""
+"""A model's name, or its options, perhaps with its name, and with `pretrained`: the weights it starts
+from, which whoever builds a run loads."""
 
 
 class FusionConfig(EntryConfig):
@@ -56,7 +57,9 @@ class FusionConfig(EntryConfig):
     @classmethod
     def _known_settings(cls, encoders: dict[str, Settings]) -> dict[str, Settings]:
         for key, settings in encoders.items():
-            encoder_config(key, settings)
+            # Which options there are may follow from the weights.
+            if isinstance(settings, str) or "name" in settings or "pretrained" not in settings:
+                encoder_config(key, settings)
         return encoders
 
     @property
@@ -78,6 +81,7 @@ def encoder_config(key: str, settings: Settings) -> EntryConfig:
     """
     usual = {"name": "fnn" if key == "features" else "cnn"}
     settings = usual | ({"name": settings} if isinstance(settings, str) else settings)
+    settings.pop("pretrained", None)
     where, name = f"model.encoders.{key}", settings["name"]
     if not isinstance(name, str) or name == "fusion":
         raise ConfigError(
@@ -102,6 +106,10 @@ class Fusion(Model):
 
     Data of a single kind is one part, which no sample lacks.
 
+    Attributes:
+        kinds: what each encoder reads.
+        keys: where `encoders` of the options has its settings, if any.
+
     Shapes: (batch, *spec.input.shape) → features (batch, dim) → (batch, output_size).
 
     Raises:
@@ -116,9 +124,12 @@ class Fusion(Model):
         parts = _parts_of(spec)
         _check_keys(config, parts)
         self.tokens_per_part, self.modality_dropout = config.tokens_per_part, config.modality_dropout
+        self.kinds = list(parts.values())
         self.encoders, self.projections = nn.ModuleDict(), nn.ModuleDict()
+        self.keys: list[str] = []
         for safe, (name, kind) in zip(_module_names(parts), parts.items(), strict=True):
-            encoder = _encoder(config, name, kind, spec)
+            self.keys.append(name if name in config.encoders else KINDS[type(kind)])
+            encoder = _encoder(config, self.keys[-1], kind, spec)
             width = encoder.head.in_features
             encoder.head = nn.Identity()  # its own is not used
             self.encoders[safe] = encoder
@@ -197,9 +208,8 @@ def _check_keys(config: FusionConfig, parts: Mapping[str, Modality]) -> None:
             )
 
 
-def _encoder(config: FusionConfig, name: str, kind: Modality, spec: DataSpec) -> Any:
+def _encoder(config: FusionConfig, key: str, kind: Modality, spec: DataSpec) -> Any:
     """The model that reads a part, with a linear head."""
-    key = name if name in config.encoders else KINDS[type(kind)]
     options = encoder_config(key, config.encoders.get(key, {}))
     try:
         encoder = models.build(options, DataSpec(spec.name, kind, spec.target))

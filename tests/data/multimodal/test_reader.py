@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -160,7 +161,7 @@ def test_without_validation_its_rows_are_trained_on(table: Path) -> None:
             {"age": "text"},
             "column 'age' holds numbers, such as 0, but data.columns.age=text needs texts",
         ),
-        ({"age": "image"}, "column 'age' holds numbers.*needs paths of image files"),
+        ({"age": "image"}, r"column 'age', row \d+ \(counted from 0\): \d cannot be read: its ending"),
         (
             {"text": "image"},
             r"column 'text', row \d+ \(counted from 0\): a.* cannot be read: its ending is none of .jpg",
@@ -174,6 +175,24 @@ def test_without_validation_its_rows_are_trained_on(table: Path) -> None:
 def test_columns_that_hold_something_else(table: Path, columns: dict[str, str], words: str) -> None:
     with pytest.raises(DataError, match=words):
         built(table, columns)
+
+
+def test_numbers_of_another_kind_of_file_are_no_paths(table: Path) -> None:
+    words = {"photo": [1.5, 2.5], "text": ["a chair", "3 chairs"], "age": [3, 4], "price": [1, 2]}
+    rows = pa.table({name: cells * 10 for name, cells in words.items()})
+    parquet = table.with_suffix(".parquet")
+    pq.write_table(rows, parquet)
+    with pytest.raises(
+        DataError, match=r"column 'photo' holds numbers, such as 1.5, .* needs paths of image"
+    ):
+        built(parquet)
+
+
+def test_words_with_numbers_are_texts_and_paths(table: Path) -> None:
+    rows = [[r[0].removeprefix("files/"), f"{n} chairs", *r[2:]] for n, r in enumerate(read_rows(table))]
+    beside = table.parent / "files" / "adverts.csv"
+    write(beside, HEAD, rows)
+    assert built(beside).spec.input.names == ("features", "photo", "text")
 
 
 def test_an_empty_column(table: Path) -> None:

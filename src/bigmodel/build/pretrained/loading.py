@@ -108,7 +108,8 @@ def _with_positions(
     if len(theirs) < len(ours):
         raise CheckpointError(
             f"{source.where}: has {len(theirs):,} positions, and the texts here have up to"
-            f" {len(ours):,} tokens. Set data.length or data.context to at most {len(theirs):,}."
+            f" {len(ours):,} tokens. Set data.length, data.context or data.text_length to at most"
+            f" {len(theirs):,}."
         )
     return {**given, _POSITIONS: theirs[: len(ours)]}
 

@@ -67,16 +67,16 @@ class Source:
         return (weights, left) if len(weights) > len(theirs) / 2 else (theirs, [])
 
 
-def read_source(text: str) -> Source:
-    """What `model.pretrained` names, without the weights of large files.
+def read_source(text: str, key: str = "model.pretrained") -> Source:
+    """What a setting names, without the weights of large files.
 
     Raises:
         ConfigError: there is nothing, it is something else, or of an unknown family.
         CheckpointError, DataError: a part of it cannot be read.
     """
-    where, path = f"model.pretrained={text}", Path(text).expanduser()
+    where, path = f"{key}={text}", Path(text).expanduser()
     if not path.exists():
-        raise ConfigError(f"{where}: there is no such file or folder.{_download(text)}")
+        raise ConfigError(f"{where}: there is no such file or folder.{_download(text, key)}")
     if path.is_dir() and ((path / "checkpoints").is_dir() or (path / "manifest.json").is_file()):
         return _of_run(path, where)
     if path.is_dir():
@@ -91,14 +91,14 @@ def read_source(text: str) -> Source:
     return Source(where, f"the weights in {path.name}", files=(path,))
 
 
-def _download(text: str) -> str:
+def _download(text: str, key: str) -> str:
     """How to get a model that is named as on Hugging Face's hub."""
     owner, slash, name = text.partition("/")
     if not (owner and slash and name) or "/" in name or owner in (".", "..", "~"):
         return ""
     return (
         " Nothing is downloaded from here. If it is a model of the Hugging Face hub:"
-        f" hf download {text} --local-dir {name}, then model.pretrained={name}"
+        f" hf download {text} --local-dir {name}, then {key}={name}"
     )
 
 

@@ -48,9 +48,19 @@ def start_from(config: RunConfig) -> tuple[RunConfig, Source | None]:
         for key, value in source.options.items()
         if key not in FREE or f"model.{key}" not in config.changed
     }
-    suited = _with_rate(with_options(config, options))
+    suited = with_rate(with_options(config, options))
     _check_typed(config, suited, source)
     return replace(suited, data=config.data.starting_from(*source.inputs)), source
+
+
+def pretrained_encoders(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """The settings of the encoders of a fusion that start from given weights, by their keys."""
+    encoders: Mapping[str, Any] = getattr(config.model, "encoders", {})
+    return {
+        key: settings
+        for key, settings in encoders.items()
+        if isinstance(settings, dict) and settings.get("pretrained")
+    }
 
 
 def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
@@ -62,7 +72,7 @@ def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
     return replace(config, model=model, values=values)
 
 
-def _with_rate(config: RunConfig) -> RunConfig:
+def with_rate(config: RunConfig) -> RunConfig:
     """The configuration with a lower learning rate, unless one was chosen."""
     field = type(config.optimizer).model_fields.get("lr")
     rate = getattr(config.optimizer, "lr", None)
@@ -91,14 +101,15 @@ def as_started(config: RunConfig, facts: Mapping[str, Any], composed: Mapping[st
         composed: its settings as they were composed then, before the weights were looked at.
     """
     saved, prepared = facts.get("settings"), facts.get("prepared")
-    if config.fine_tuning.pretrained is None or saved is None or prepared is None:
+    starts = config.fine_tuning.pretrained is not None or pretrained_encoders(config)
+    if not starts or saved is None or prepared is None:
         return config
     now, then = config.values["model"], composed["model"]
     kept = {k: v for k, v in saved["model"].items() if k in now and now[k] == then.get(k)}
     rates = [each["optimizer"].get("lr") for each in (config.values, composed, saved)]
     config = with_options(config, kept)
     if rates[0] == rates[1] != rates[2]:
-        config = _with_rate(config)
+        config = with_rate(config)
     inputs = expected_inputs(Preprocessing.from_facts(prepared))
     if (base := facts.get("base")) is not None:  # by its whole path
         tuning = config.fine_tuning.model_copy(update={"pretrained": base["path"]})

@@ -21,9 +21,11 @@ from bigmodel.data.media import audio, images
 from bigmodel.data.media.audio import AudioSettings
 from bigmodel.data.media.images import ResizeSettings
 from bigmodel.data.multimodal.cells import Cells, Encoded
-from bigmodel.data.normalize import band_statistics, image_statistics
+from bigmodel.data.normalize import ImageScaling, band_statistics, image_statistics
+from bigmodel.data.parts import GatherOptions
 from bigmodel.data.reader import truncation_row
 from bigmodel.data.tabular.config import TableConfig
+from bigmodel.data.texts.encoding import encode_texts
 from bigmodel.data.texts.tokenizer_training import build_vocabulary
 from bigmodel.data.texts.vocabulary import Vocabulary
 from bigmodel.errors import DataError
@@ -38,7 +40,7 @@ class TextColumn(FittedState):
     """A column of texts.
 
     Attributes:
-        vocabulary: subwords of the training set.
+        vocabulary: subwords of the training set, or of a pretrained encoder.
         length: the most tokens; longer texts are cut.
     """
 
@@ -51,7 +53,9 @@ class TextColumn(FittedState):
     def fit(cls, config: TableConfig, training: Cells) -> TextColumn:
         """The column as learnt from the cells of the training set."""
         texts = training.filled
-        vocabulary = build_vocabulary(texts, "bpe", config.vocab_size, None, ["pad", "unknown"])
+        vocabulary = config.pretrained(Vocabulary)
+        if vocabulary is None:
+            vocabulary = build_vocabulary(texts, "bpe", config.vocab_size, None, ["pad", "unknown"])
         length = config.text_length
         if length is None:
             sizes = vocabulary.encode_all(texts).sizes.sort().values
@@ -80,16 +84,15 @@ class TextColumn(FittedState):
         """Texts as tokens, padded to `length`."""
         present, pad = cells.present, self.vocabulary.pad
         assert pad is not None
-        encoded = self.vocabulary.encode_all(cells.filled)
-        sizes = encoded.sizes
-        place = torch.arange(len(encoded.tokens)) - encoded.starts.repeat_interleave(sizes)
-        rows = torch.full((len(sizes), self.length), pad, dtype=encoded.tokens.dtype)
-        rows[torch.arange(self.length) < sizes[:, None]] = encoded.tokens[place < self.length]
-        values = torch.full((len(present), self.length), pad, dtype=rows.dtype)
-        values[present] = rows
-        summary = f"{self.name}: {len(rows):,}, of {self.vocabulary}{cells.missing_words}"
-        cut = truncation_row(int((sizes > self.length).sum()), "text", f"{self.length:,} tokens")
-        return Encoded(values, present, [("Texts", summary), *cut])
+        targets = torch.zeros(len(cells.filled))  # not asked for
+        texts, cut = encode_texts(self.vocabulary, cells.filled, self.length, targets)
+        values = torch.full((len(present), self.length), pad, dtype=texts.tokens.dtype)
+        if len(texts):
+            rows, _ = texts.take(slice(0, len(texts)), GatherOptions(width=self.length))
+            values[present] = rows.to(values.dtype)
+        summary = f"{self.name}: {len(texts):,}, of {self.vocabulary}{cells.missing_words}"
+        cut_row = truncation_row(cut, "text", f"{self.length:,} tokens")
+        return Encoded(values, present, [("Texts", summary), *cut_row])
 
 
 class FileColumn(FittedState):
@@ -135,14 +138,13 @@ class ImageColumn(FileColumn):
         height, width = (
             _own_size(training.paths) if config.image_size is None else (config.image_size,) * 2
         )
+        scaling = config.pretrained(ImageScaling)
+        grey = images.all_grey(training.paths) if scaling is None else len(scaling.mean) == 1
         settings = ResizeSettings(
-            height=height,
-            width=width,
-            channels=1 if images.all_grey(training.paths) else 3,
-            fit="crop",
-            background="white",
+            height=height, width=width, channels=1 if grey else 3, fit="crop", background="white"
         )
-        return cls(name=training.name, settings=settings)
+        column = cls(name=training.name, settings=settings)
+        return column if scaling is None else column._with(scaling)
 
     @property
     def input(self) -> Image:
@@ -157,8 +159,9 @@ class ImageColumn(FileColumn):
         return self._scaling(255.0, -1, 1, 1)
 
     def with_statistics(self, values: Tensor) -> Self:
-        """The same column, standardised by the training set's pictures, (samples, *shape) uint8."""
-        return self._with(image_statistics(values))
+        """The same column, standardised by the training set's pictures, (samples, *shape) uint8, unless
+        a pretrained encoder says how."""
+        return self if self.mean else self._with(image_statistics(values))
 
     def encode(self, cells: Cells) -> Encoded:
         """Pictures as bytes.

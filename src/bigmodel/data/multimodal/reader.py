@@ -132,11 +132,13 @@ def fit_media(config: TableConfig, table: Table, reader: TableReader, rows: RowI
 
 
 def _check_cells(table: Table, name: str, kind: str, column: Any) -> None:
-    """Raises DataError if a column holds no text."""
+    """Raises DataError if a column holds no texts, or no paths."""
     inferred = infer_type(column)
-    if inferred.kind in ("text", "empty") and (is_text(column.type) or inferred.kind == "empty"):
+    measured = inferred.kind not in ("text", "empty", "other") and not str(inferred.number_format)
+    # `7.png` would do as a number with a unit, and `3 chairs`, too.
+    if (is_text(column.type) and not (kind == "text" and measured)) or inferred.kind == "empty":
         return
-    holds = column.type if inferred.kind in ("text", "other") else f"{inferred.kind}s"
+    holds = f"{inferred.kind}s" if measured else column.type
     example = next((str(cell) for cell in column.to_pylist() if cell is not None), "")
     needs = "texts" if kind == "text" else f"paths of {kind} files"
     raise DataError(

@@ -29,6 +29,7 @@ from bigmodel.data.reader import NewSamples, reads, truncation_row
 from bigmodel.data.spelling_variants import alias_summary
 from bigmodel.data.tabular.table_file import table_in_memory
 from bigmodel.data.targets import TargetEncoder, class_names
+from bigmodel.data.texts.encoding import encode_texts
 from bigmodel.data.texts.files import TextFilesConfig, UnitOption, check_texts, vocabulary_of
 from bigmodel.data.texts.labelled_files import (
     LabelledTexts,
@@ -37,7 +38,7 @@ from bigmodel.data.texts.labelled_files import (
     read_labelled_texts,
     texts_of_table,
 )
-from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
+from bigmodel.data.texts.vocabulary import VocabularyReader
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Tokens, Values
@@ -106,7 +107,7 @@ class TextLabelsReader(VocabularyReader):
         return self._encoded(labelled, targets)
 
     def _encoded(self, labelled: LabelledTexts, targets: Tensor) -> NewSamples:
-        encoded, cut = _encode_texts(self.vocabulary, labelled.texts, self.length, targets)
+        encoded, cut = encode_texts(self.vocabulary, labelled.texts, self.length, targets)
         header_rows = [*labelled.header_rows, *truncation_row(cut, "text", f"{self.length:,} tokens")]
         return NewSamples(encoded, labelled.columns, labelled.left_out, header_rows)
 
@@ -128,7 +129,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     vocabulary = vocabulary_of(config, before, parts["train"][0], config.unit, ["pad", "unknown"])
     digest, encoded, cut = DigestBuilder(), dict[PartName, Texts](), 0
     for name, (texts, targets) in parts.items():
-        encoded[name], count = _encode_texts(vocabulary, texts, config.length, targets)
+        encoded[name], count = encode_texts(vocabulary, texts, config.length, targets)
         cut += count
         digest.tensor(name, targets)
         for text in texts:
@@ -253,21 +254,3 @@ def _parse_labels(labelled: LabelledTexts, encoder: TargetEncoder, where: str) -
             " data.task=classes."
         )
     return torch.tensor(numbers, dtype=torch.float64)[:, None]
-
-
-def _encode_texts(
-    vocabulary: Vocabulary, texts: Sequence[str], length: int, targets: Tensor
-) -> tuple[Texts, int]:
-    """Texts as tokens, and how many of them were cut to `length`."""
-    assert vocabulary.pad is not None
-    assert vocabulary.unknown is not None
-    encoded = vocabulary.encode_all(texts)
-    sizes = encoded.sizes.clamp(min=1, max=length)
-    # The user's own tokenizer may produce no tokens for a text: one unknown token replaces it.
-    tokens = torch.cat([encoded.tokens, encoded.tokens.new_tensor([vocabulary.unknown])])
-    starts = encoded.starts.masked_fill(encoded.sizes == 0, len(encoded.tokens))
-    for place in range(1, vocabulary.template[1] + 1):  # what comes after a text is never cut
-        longer = encoded.sizes > length
-        last = encoded.starts + encoded.sizes - place
-        tokens[(starts + length - place)[longer]] = tokens[last[longer]]
-    return Texts(tokens, starts, sizes, targets, vocabulary.pad), int((encoded.sizes > length).sum())
