@@ -36,6 +36,10 @@ LLAMA = {"num_kv_heads": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "gpt2": {"model": preset("gpt2"), "data": text()},
     "gpt2-bytes": {"model": preset("gpt2"), "data": text("byte")},
+    "gpt2-documents": {
+        "model": preset("gpt2"),
+        "data": text("bpe", vocab_size=270, packing="documents", document="line"),
+    },
     "gpt2-untied": {"model": preset("gpt2", tied_embeddings=False), "data": text()},
     "gpt2-labels": {"model": preset("gpt2", tied_embeddings=False), "data": labels()},
     "gpt2-values": {

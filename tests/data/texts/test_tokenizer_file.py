@@ -89,3 +89,12 @@ def test_a_pretrained_model_s_own_is_kept_with_its_template(tmp_path: Path) -> N
     assert engine.encode(text).ids == vocabulary.encode_all([text]).tokens.tolist()
     assert engine.encode(text).ids == [3, 1, 2, 0, 1, 2, 3]
     assert names == {"end": "<pad>", "pad": "<pad>"}  # the unknown one is a word of the text
+
+
+def test_what_comes_before_a_text_is_added() -> None:
+    vocabulary = build_vocabulary([LEARNT], "byte", 300, special=["end"])
+    assert vocabulary.end is not None
+    engine = Tokenizer.from_str(tokenizer_file(vocabulary, [vocabulary.end]).text)
+    assert engine.encode("ab").ids == [vocabulary.end, *b"ab"]
+    assert engine.encode("ab", add_special_tokens=False).ids == [*b"ab"]
+    assert engine.decode(engine.encode("ab").ids) == "ab"

@@ -16,7 +16,8 @@ from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
 from bigmodel.cli.commands.output_files import check_folder_place, check_kind, check_place, write_bytes
 from bigmodel.cli.commands.run_paths import resolve_run
 from bigmodel.cli.messages import note
-from bigmodel.data.texts.tokenizer_file import tokenizer_file
+from bigmodel.data.texts.tokenizer_file import opening_of, tokenizer_file
+from bigmodel.data.texts.vocabulary import VocabularyReader
 from bigmodel.errors import ConfigError, require
 from bigmodel.metrics.threshold import thresholds
 from bigmodel.spec import Classes, Flags, TokenPair, Tokens, Values
@@ -175,15 +176,15 @@ def _signature(value: Any) -> str:
 
 def _vocabulary(loaded: LoadedRun, output: Path) -> list[Path]:
     """Writes the vocabulary beside the graph, for tokenizing its inputs and decoding its outputs."""
-    vocabulary = getattr(loaded.preprocessing.reader, "vocabulary", None)
-    if vocabulary is None:
+    reader = loaded.preprocessing.reader
+    if not isinstance(reader, VocabularyReader):
         return []
     paths = [output.with_suffix(".vocabulary.json")]
-    plain = vocabulary.model_dump()
-    tokenizer = plain.pop("tokenizer", "")
+    plain = reader.vocabulary.model_dump()
+    tokenizer, opening = plain.pop("tokenizer", ""), opening_of(reader)
     write_bytes((json.dumps(plain, ensure_ascii=False, indent=2) + "\n").encode(), paths[0])
-    if not tokenizer and find_spec("tokenizers") is not None:
-        tokenizer = tokenizer_file(vocabulary).text
+    if (opening or not tokenizer) and find_spec("tokenizers") is not None:
+        tokenizer = tokenizer_file(reader.vocabulary, opening).text
     if tokenizer:
         paths.append(output.with_suffix(".tokenizer.json"))
         write_bytes(tokenizer.encode(), paths[1])

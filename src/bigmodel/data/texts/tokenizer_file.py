@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bigmodel.data.libraries import tokenizers
-from bigmodel.data.texts.vocabulary import Vocabulary, bytes_of_letters
+from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader, bytes_of_letters
 from bigmodel.errors import DataError
 from bigmodel.runtime import nested_json
 
@@ -28,13 +29,34 @@ class TokenizerFile(NamedTuple):
     finds_special: bool
 
 
-def tokenizer_file(vocabulary: Vocabulary) -> TokenizerFile:
+def tokenizer_file(vocabulary: Vocabulary, opening: Sequence[int] = ()) -> TokenizerFile:
     """The tokenizer.json of a vocabulary: a WordLevel model of characters, a byte-level BPE without
     merges of bytes, or else the one that the vocabulary has.
+
+    Args:
+        opening: special tokens to add before a text, which the vocabulary does not add itself.
 
     Raises:
         DataError: the user's own tokenizer leaves out numbers that special tokens would get.
     """
+    file = _tokenizer_file(vocabulary)
+    if not opening:
+        return file
+    engine = tokenizers.Tokenizer.from_str(file.text)
+    added = {engine.id_to_token(number): number for number in opening}
+    engine.post_processor = tokenizers.processors.TemplateProcessing(
+        single=[*(engine.id_to_token(number) for number in opening), "$A"],
+        special_tokens=list(added.items()),
+    )
+    return file._replace(text=engine.to_str(pretty=True))
+
+
+def opening_of(reader: VocabularyReader) -> list[int]:
+    """The tokens before a text to continue that its vocabulary does not add itself."""
+    return [] if reader.vocabulary.opening else reader.prompt("")
+
+
+def _tokenizer_file(vocabulary: Vocabulary) -> TokenizerFile:
     numbers = {role: number for role in ROLES if (number := getattr(vocabulary, role)) is not None}
     numbers = dict(sorted(numbers.items(), key=lambda one: one[1]))
     if vocabulary.unit == "character":

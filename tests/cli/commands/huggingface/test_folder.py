@@ -28,7 +28,7 @@ from tests.cli.commands.test_loaded_run import loaded
 
 transformers = pytest.importorskip("transformers")
 
-WRITERS = ("gpt2", "gpt2-bytes", "gpt2-untied", "llama")
+WRITERS = ("gpt2", "gpt2-bytes", "gpt2-documents", "gpt2-untied", "llama")
 TEXTS = ["good", "awful, poor <pad> ☃", "nice, fine, good 3", "good " * 20]
 
 
@@ -60,8 +60,8 @@ def test_the_same_logits_after_the_same_text(exported: Any, name: str) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     text = "JULIET: Sweet, so would"
     tokens = tokenizer(text, return_tensors="pt")
-    assert tokens["input_ids"][0].tolist() == run.reader.encode(text)
-    assert tokenizer.decode(tokens["input_ids"][0]) == text
+    assert tokens["input_ids"][0].tolist() == run.reader.prompt(text)
+    assert tokenizer.decode(tokens["input_ids"][0], skip_special_tokens=True) == text
     with torch.inference_mode():
         found, expected = model(**tokens).logits, run.model(tokens["input_ids"])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("torchlib_is_read_once")
 CONTEXT = 24
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-documents", "llama"])
 def test_the_program_of_the_docs_writes_what_predict_writes(
     family_run: Run,
     bigmodel: Bigmodel,
@@ -46,7 +46,8 @@ def test_the_program_of_the_docs_writes_what_predict_writes(
     capsys.readouterr()
     exec(compile(program, "write_text.py", "exec"), {})
     assert capsys.readouterr().out == said.out
-    assert len(loaded(family_run(name)).reader.encode(said.out)) > 2 * CONTEXT
+    written = len(loaded(family_run(name)).reader.encode(said.out))
+    assert written > 2 * CONTEXT or name == "gpt2-documents"  # which ends a text
 
 
 def test_what_the_graph_says_of_itself(family_run: Run, bigmodel: Bigmodel, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from bigmodel.cli.commands.huggingface.model import exported_model
 from bigmodel.cli.commands.huggingface.tokenizer import tokenizer_files
 from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
 from bigmodel.cli.commands.output_files import new_files
+from bigmodel.data.texts.vocabulary import VocabularyReader
 from bigmodel.errors import DIVERGED, UndefinedError
 from bigmodel.spec import Image
 
@@ -65,10 +66,9 @@ def _described(loaded: LoadedRun) -> tuple[dict[str, str | dict[str, Any]], list
     if isinstance(preprocessing.spec.input, Image):
         settings = pictures.preprocessor_config(preprocessing)
         return {"preprocessor_config.json": settings}, pictures.remarks(preprocessing)
-    vocabulary = getattr(preprocessing.reader, "vocabulary", None)
-    if vocabulary is None:
+    if not isinstance(preprocessing.reader, VocabularyReader):
         return {}, ["The data came as tokens: there is no tokenizer."]
-    return tokenizer_files(vocabulary, preprocessing.spec), []
+    return tokenizer_files(preprocessing.reader, preprocessing.spec), []
 
 
 def _json(content: dict[str, Any]) -> str:

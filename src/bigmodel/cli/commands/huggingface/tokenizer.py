@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from bigmodel.data.texts.tokenizer_file import tokenizer_file
-from bigmodel.data.texts.vocabulary import Vocabulary
+from bigmodel.data.texts.tokenizer_file import opening_of, tokenizer_file
+from bigmodel.data.texts.vocabulary import VocabularyReader
 from bigmodel.spec import DataSpec, NextTokens, Tokens
 
 _ROLES = {"pad": "pad_token", "start": "bos_token", "end": "eos_token", "unknown": "unk_token"}
 
 
-def tokenizer_files(vocabulary: Vocabulary, spec: DataSpec) -> dict[str, str | dict[str, Any]]:
+def tokenizer_files(reader: VocabularyReader, spec: DataSpec) -> dict[str, str | dict[str, Any]]:
     """Their contents, by name.
 
     Raises:
         DataError: see `tokenizer_file`.
     """
     assert isinstance(spec.input, Tokens)
-    file = tokenizer_file(vocabulary)
+    file = tokenizer_file(reader.vocabulary, opening_of(reader))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": spec.input.length,
