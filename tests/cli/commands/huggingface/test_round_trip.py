@@ -94,27 +94,32 @@ AUTO = {
 }
 
 
-def trained(family: str, folder: Path) -> LoadedRun:
-    """A run of a hundred steps that starts from it."""
+def trained(family: str, folder: Path, **settings: Any) -> LoadedRun:
+    """A run of a hundred steps that starts from it, with other settings of its model."""
     write_data(folder)
     theirs_of(family, folder / "theirs")
     data = {key: value for key, value in DATA[family].items() if key not in ("unit", "vocab_size")}
-    settings = {
-        "model": {**preset(family), "pretrained": str(folder / "theirs")},
+    whole = {
+        "model": {**preset(family), "pretrained": str(folder / "theirs"), **settings},
         "data": {**data, "path": str(folder / str(data["path"])), "batch_size": 12},
         "trainer.max_steps": 100,
         "trainer.limit.val": 1,
         "device.engine": "eager",
     }
-    run, _ = built(folder / "run", settings)
+    run, _ = built(folder / "run", whole)
     (folder / "run").mkdir()
     fit(run)
     return loaded(folder / "run", "last")
 
 
-@pytest.mark.parametrize("family", KINDS)
-def test_logits_after_a_hundred_steps_are_the_same(family: str, tmp_path: Path) -> None:
-    run = trained(family, tmp_path)
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [*((family, {}) for family in KINDS), ("llama", {"lora": {"rank": 4}, "frozen_precision": "bf16"})],
+)
+def test_logits_after_a_hundred_steps_are_the_same(
+    family: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    run = trained(family, tmp_path, **settings)
     assert run.step == 100
     write_folder(run, tmp_path / "back", lambda _: None)
     auto = getattr(transformers, AUTO[family])
