@@ -115,5 +115,10 @@ def test_what_is_between_two_stacks_belongs_to_the_first():
     assert numbers["head.weight"] == 5
 
 
+def test_a_single_block_is_a_stack_too():
+    numbers = layer_numbers(Stack(1))
+    assert [numbers[f"{n}.weight"] for n in ("embedding", "blocks.0.norm", "head")] == [0, 1, 2]
+
+
 def test_a_model_without_a_stack_has_no_layers():
     assert layer_numbers(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == {}

@@ -75,18 +75,27 @@ def main_parts(model: nn.Module) -> Iterator[str]:
             yield name
 
 
-def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks in a model's stacks of blocks of one type; none contains another."""
+def repeated_blocks(model: nn.Module, least: int = 2) -> list[nn.Module]:
+    """The blocks in a model's stacks of blocks of one type; none contains another.
+
+    Args:
+        least: how many blocks make a stack.
+    """
     found: list[nn.Module] = []
     for module in model.children():
         blocks = list(module.children()) if isinstance(module, nn.ModuleList | nn.Sequential) else []
-        is_stack = len(blocks) > 1 and len({type(block) for block in blocks}) == 1
+        is_stack = len(blocks) >= least and len({type(block) for block in blocks}) == 1
         # Single layers, such as norms in a list, are not worth compiling by themselves.
         if is_stack and any(True for _ in blocks[0].children()):
             found += blocks
         else:
-            found += repeated_blocks(module)
+            found += repeated_blocks(module, least)
     return found
+
+
+def all_blocks(model: nn.Module) -> list[nn.Module]:
+    """The same, also of a model with a single block."""
+    return repeated_blocks(model) or repeated_blocks(model, least=1)
 
 
 def layer_numbers(model: nn.Module) -> dict[str, int]:
@@ -97,7 +106,7 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     What lies between two stacks, such as an encoder's last norm, belongs to the block before it. A model
     without a stack of blocks has none: {}.
     """
-    blocks = repeated_blocks(model)
+    blocks = all_blocks(model)
     number_of = {
         parameter: number
         for number, block in enumerate(blocks, start=1)

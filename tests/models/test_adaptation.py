@@ -70,8 +70,14 @@ def test_targets_that_are_no_linear_layers_are_refused():
         add_updates(Stack(), tuning(train=["haed"]))
     with pytest.raises(ConfigError, match=r"'head' has no linear layer that is frozen"):
         add_updates(Stack(), tuning(targets=["head"]))
-    with pytest.raises(ConfigError, match=r"has no blocks with linear layers. .*lora.targets: 0, 1"):
-        add_updates(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), tuning(train=[]))
+    with pytest.raises(ConfigError, match=r"lora.rank=2: this model has no linear layer that is frozen"):
+        add_updates(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), tuning(train=["0"]))
+
+
+def test_without_blocks_all_linear_layers_have_updates():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    add_updates(model, tuning(train=[]))
+    assert updated(model) == ["0", "1"]
 
 
 def test_layers_of_another_kind_are_refused():

@@ -8,7 +8,7 @@ from itertools import chain
 from torch import nn
 
 from bigmodel.errors import ConfigError, SpecError, did_you_mean
-from bigmodel.model_parts import repeated_blocks, selected
+from bigmodel.model_parts import all_blocks, selected
 from bigmodel.models.fine_tuning import FineTuningConfig, FrozenPrecision, LoRAConfig
 from bigmodel.models.freezing import freeze
 from bigmodel.models.layers.fast_linear import Linear
@@ -50,12 +50,12 @@ def _targets(model: nn.Module, config: LoRAConfig, beside: Collection[str]) -> d
         if isinstance(layer, nn.Linear) and f"{name}.weight" not in beside
     }
     if config.targets is None:
-        within = {layer for block in repeated_blocks(model) for layer in block.modules()}
-        chosen = [name for name, layer in linear.items() if layer in within]
+        within = {layer for block in all_blocks(model) for layer in block.modules()}
+        chosen = [name for name, layer in linear.items() if layer in within] or list(linear)
         if not chosen:
             raise ConfigError(
-                "model.lora.rank: this model has no blocks with linear layers. Name its layers in"
-                f" model.lora.targets: {', '.join(linear) or 'it has none'}."
+                f"model.lora.rank={config.rank}: this model has no linear layer that is frozen. Leave it"
+                " out."
             )
     else:
         chosen = []

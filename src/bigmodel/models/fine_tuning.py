@@ -28,7 +28,9 @@ class LoRAConfig(Config):
         "standard", description="standard: alpha / rank; rslora: alpha / √rank, for higher ranks"
     )
     targets: list[str] | None = Field(
-        None, min_length=1, description="linear layers, such as [*.qkv]; null: all in the blocks"
+        None,
+        min_length=1,
+        description="linear layers, such as [*.qkv]; null: all in the blocks",
     )
     train: list[str] = Field(["head"], description="parts that are trained in full beside")
 

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 from onnx.reference import ReferenceEvaluator
+from safetensors.torch import load_file
 
 from bigmodel.cli.commands.export import graph_of
 from bigmodel.cli.commands.loaded_run import LoadedRun
@@ -30,7 +31,7 @@ from bigmodel.spec import Classes, Features, Tokens
 from bigmodel.training.loop import fit
 from bigmodel.training.outputs import model_outputs
 from tests.cli.commands.cli import Bigmodel
-from tests.cli.commands.conftest import Run
+from tests.cli.commands.conftest import TEXT_MODEL, Run
 from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built
 
@@ -360,3 +361,29 @@ def test_columns_may_have_the_names_of_what_a_graph_gives(made: Run) -> None:
         name: np.array([[row[name]] for row in rows], object) for name in ("label", "probabilities")
     }
     assert_same(session, feed, predicted(run, path))
+
+
+def test_weights_alone_start_another_run(made: Run, bigmodel: Bigmodel, tmp_path: Path) -> None:
+    said = bigmodel("export", made("ema"), "--merge", "--output", tmp_path / "weights.safetensors")
+    assert said.status == 0
+    assert f"75 numbers: {tmp_path / 'weights.safetensors'}" in said.out + said.err
+    run, _ = built(tmp_path / "run", {"model.pretrained": str(tmp_path / "weights.safetensors")})
+    expected = loaded(made("ema")).model.state_dict()
+    body = {name: value for name, value in run.state.model.state_dict().items() if "head" not in name}
+    assert all(torch.equal(value, expected[name]) for name, value in body.items())
+
+
+def test_low_rank_updates_are_added_to_what_is_exported(bigmodel: Bigmodel, tmp_path: Path) -> None:
+    base, _ = built(tmp_path / "base", {"model": TEXT_MODEL})
+    fit(base)
+    tuned = TEXT_MODEL | {"pretrained": str(tmp_path / "base"), "lora": {"rank": 2}}
+    run, _ = built(tmp_path / "run", {"model": tuned, "optimizer.lr": 0.1})
+    fit(run)
+    assert bigmodel("export", tmp_path / "run", "--merge").status == 0
+    written = load_file(tmp_path / "run" / "model.safetensors")
+    expected = loaded(tmp_path / "run").model.state_dict()
+    assert written.keys() == expected.keys() == base.state.model.state_dict().keys()
+    assert all(torch.equal(value, expected[name]) for name, value in written.items())
+    name = "blocks.0.attention.qkv.weight"
+    assert not torch.equal(written[name], base.state.model.state_dict()[name])
+    assert bigmodel("export", tmp_path / "run", "--output", tmp_path / "model.onnx").status == 0

@@ -198,15 +198,21 @@ def _export(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "--format",
-        choices=["onnx", "huggingface"],
-        default="onnx",
+        choices=["onnx", "huggingface", "safetensors"],
         help="onnx: one file for any program; huggingface: a folder that transformers loads, of a GPT-2,"
-        " Llama, BERT or ViT (default: onnx)",
+        " Llama, BERT or ViT; safetensors: the weights alone (default: onnx)",
     )
     add(
         "--output",
         metavar="PATH",
-        help="file or folder to write (default: model.onnx or huggingface in the run's folder)",
+        help="file or folder to write (default: model.onnx, huggingface or model.safetensors in the"
+        " run's folder)",
+    )
+    add(
+        "--merge",
+        action="store_true",
+        help="the weights alone, with the updates of model.lora added: the same as --format safetensors;"
+        " other formats have them added as well",
     )
     add(
         "--with-past",

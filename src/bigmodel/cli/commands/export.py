@@ -1,5 +1,5 @@
-"""`bigmodel export`: a run's model, with pre- and postprocessing, as one ONNX file, or as a folder for
-Hugging Face's transformers."""
+"""`bigmodel export`: a run's model, with pre- and postprocessing, as one ONNX file or as a folder for
+Hugging Face's transformers; or its weights alone."""
 
 from __future__ import annotations
 
@@ -30,12 +30,16 @@ _LARGEST = (2 << 30) - 1  # bytes of one ONNX file
 
 def run(arguments: Namespace) -> None:
     """Exports the model and prints what was written."""
-    if arguments.format == "huggingface":
-        if arguments.with_past:
-            raise ConfigError(
-                "--with-past: is for --format onnx. Leave it out: transformers has a cache."
-            )
+    merges = arguments.merge and not arguments.with_past
+    kind = arguments.format or ("safetensors" if merges else "onnx")
+    if arguments.with_past and kind != "onnx":
+        more = ": transformers has a cache" if kind == "huggingface" else ""
+        raise ConfigError(f"--with-past: is for --format onnx. Leave it out{more}.")
+    if kind == "huggingface":
         _run_huggingface(arguments)
+        return
+    if kind == "safetensors":
+        _run_safetensors(arguments)
         return
     for module in ("onnx", "onnxscript"):  # torch's own message is for programmers
         require(module, "export")
@@ -45,6 +49,31 @@ def run(arguments: Namespace) -> None:
     check_place(output, force=arguments.force)
     loaded = load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note)
     export_run(loaded, output, note, arguments.with_past)
+
+
+def _run_safetensors(arguments: Namespace) -> None:
+    folder = resolve_run(arguments.run).folder
+    output = folder / "model.safetensors" if arguments.output is None else Path(arguments.output)
+    output = output.expanduser()
+    check_kind(output, (".safetensors",))
+    check_place(output, force=arguments.force)
+    loaded = load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note)
+    write_weights(loaded, output, note)
+
+
+def write_weights(loaded: LoadedRun, output: Path, notify: Notify) -> None:
+    """Writes a run's weights alone, with low-rank updates added, in fp32 and by their names here.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    # Copies: the format has no weights that share memory.
+    weights = {name: value.clone().contiguous() for name, value in loaded.model.state_dict().items()}
+    write_bytes(save(weights, {"format": "pt"}), output)
+    numbers = sum(value.numel() for value in weights.values())
+    notify(f"{loaded.name}, weights of step {loaded.step:,}, {numbers:,} numbers: {output}")
 
 
 def _run_huggingface(arguments: Namespace) -> None:
