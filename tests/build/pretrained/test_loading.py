@@ -208,6 +208,7 @@ def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
         ({"optimizer.lr": 5e-4}, {}, 5e-4),
         ({}, {"optimizer.lr": "2e-3"}, 2e-3),
         ({"optimizer": "sgd"}, {}, 0.05 * 0.05),
+        ({"model.lora": {"rank": 2}}, {}, 1e-3),
     ],
 )
 def test_the_usual_learning_rate_is_lower(

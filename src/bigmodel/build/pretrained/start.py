@@ -18,9 +18,10 @@ from bigmodel.spec import DataSpec, NextTokens
 FREE = ("dropout", "readout", "initialisation", "zero_init_outputs")
 """Options that do not follow from weights: a value that is typed counts."""
 
-RATE = 0.05
+RATE, LORA_RATE = 0.05, 0.5
 """What `optimizer.lr` is multiplied with if it is left as it is: 2e-3 becomes 1e-4, since large steps
-lose what the weights know."""
+lose what the weights know. Low-rank updates need about ten times as much (Biderman et al. 2024,
+arXiv:2405.09673)."""
 
 _OF_TOKENIZER = ("data.tokenizer", "data.unit", "data.vocab_size")
 
@@ -79,7 +80,8 @@ def with_rate(config: RunConfig) -> RunConfig:
     chosen = config.finds_rate or "optimizer.lr" in config.changed
     if field is None or rate is None or rate != field.default or chosen:
         return config
-    lower = float(f"{RATE * rate:.3g}")
+    factor = RATE if config.fine_tuning.lora.rank is None else LORA_RATE
+    lower = float(f"{factor * rate:.3g}")
     values = {**config.values, "optimizer": {**config.values["optimizer"], "lr": lower}}
     return replace(config, optimizer=config.optimizer.model_copy(update={"lr": lower}), values=values)
 
