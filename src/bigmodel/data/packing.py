@@ -109,7 +109,8 @@ class Documents(SplitData):
         return _gathered(self, self.starts[chosen, None] + place, place < sizes[:, None])
 
     def prompts(self, count: int, most: int) -> list[list[int]]:
-        """The first tokens, up to `most` and half of the document, of so many documents."""
+        """The first tokens, up to `most` and half of the document, of so many documents; if only some
+        are learnt, those before the first of these."""
         return _prompts(self, count, most)
 
 
@@ -216,5 +217,8 @@ def _prompts(part: Documents | PackedDocuments, count: int, most: int) -> list[l
     for place, after in pairwise(bounds):
         if place < after:
             start, size = int(part.starts[place]), int(part.sizes[place])
-            prompts.append(part.tokens[start : start + max(1, min(most, size // 2))].tolist())
+            width = max(1, min(most, size // 2))
+            if part.learnt is not None:
+                width = 1 + int(part.learnt[start + 1 : start + 1 + size].int().argmax())
+            prompts.append(part.tokens[start : start + width].tolist())
     return prompts

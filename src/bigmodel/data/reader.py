@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from bigmodel import registry
 from bigmodel.data.fitted_state import FittedState
@@ -133,7 +133,13 @@ def _encoded(config: ConfigT, encoding: str) -> ConfigT:
 
 
 class TextReader(Reader):
-    """Base of the readers of texts: text to tokens and back."""
+    """Base of the readers of texts: text to tokens and back.
+
+    Attributes:
+        continues: what a model writes goes on where a prompt ends; False: it is an answer to it.
+    """
+
+    continues: ClassVar[bool] = True
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, without start and end tokens.

@@ -26,7 +26,7 @@ EXAMPLES = (
     ("bigmodel-train find=lr", "suggests a learning rate"),
     ("bigmodel-train -m model=fnn,cnn", "a sweep: one run for each"),
     ("bigmodel-train resume=<run folder>", "resumes from its last checkpoint"),
-    ("bigmodel-train model=transformer --help", "that model's settings"),
+    ("bigmodel-train model=cnn --help", "that model's settings"),
     ("tensorboard --logdir outputs", "the curves"),
 )
 FLAGS = (

@@ -181,22 +181,29 @@ def dataset_of(
     parts: Mapping[PartName, Documents | PackedDocuments],
     vocabulary: Vocabulary,
     context: int,
+    end: int | None = None,
 ) -> Dataset:
-    """The data set of parts whose documents are arranged in one way."""
+    """The data set of parts whose documents are arranged in one way.
+
+    Args:
+        end: the token that ends what a model writes; None: that which ends a document.
+    """
     train = parts["train"]
     kind = PackedTokens if isinstance(train, PackedDocuments) else Tokens
     spec = DataSpec(
         name,
         kind(context, vocabulary.size, train.pad),
-        NextTokens(vocabulary.size, vocabulary.characters, vocabulary.end),
+        NextTokens(vocabulary.size, vocabulary.characters, vocabulary.end if end is None else end),
         {name: len(part) for name, part in parts.items()},
     )
     return Dataset(spec, train, parts.get("val"), parts.get("test"))
 
 
-def packing_row(part: Documents | PackedDocuments, documents: int, context: int) -> tuple[str, str]:
-    """A row of the header: how documents fill the rows of the training set."""
-    number = counted(documents, "document")
+def packing_row(
+    part: Documents | PackedDocuments, documents: int, context: int, one: str = "document"
+) -> tuple[str, str]:
+    """A row of the header: how documents, called `one`, fill the rows of the training set."""
+    number = counted(documents, one)
     cut = len(part.sizes) - documents
     longer = f"; longer ones are cut, into {counted(cut, 'further piece')}" if cut else ""
     if isinstance(part, Documents):

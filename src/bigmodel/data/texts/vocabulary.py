@@ -201,6 +201,22 @@ class Vocabulary(Config):
             sizes, tokens = [len(ids) for ids in encoded], self._concatenate(encoded)
         return Encoded(torch.from_numpy(tokens), torch.tensor(sizes, dtype=torch.int64))
 
+    def encode_with_places(self, texts: Sequence[str]) -> list[tuple[Ids, Ids]]:
+        """The tokens of each text, of a tokenizer, without a template; and which characters of the text
+        each stands for, (tokens, 2) int64: the first, and the one after the last."""
+        encoded: list[tuple[Ids, Ids]] = []
+        work, count = "Tokenizing texts", f"{len(texts):,}"
+        with progress_messages.report_progress(lambda: f"{work}: {len(encoded):,} of {count}"):
+            for first in range(0, len(texts), _TEXTS):
+                with self._translated_errors():
+                    batch = self._engine.encode_batch(
+                        list(texts[first : first + _TEXTS]), add_special_tokens=False
+                    )
+                for one in batch:
+                    places = np.array(one.offsets, np.int64).reshape(-1, 2)
+                    encoded.append((np.array(one.ids, self._dtype), places))
+        return encoded
+
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens, without special ones; an unknown character is shown as U+FFFD."""
         if self.unit == "character":

@@ -41,6 +41,7 @@ def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
         prompt, before = "", list[int]()  # a translation is printed without its source
     else:
         before = tokens
+        prompt = prompt if reader.continues else ""
         note_cut(loaded, [tokens])
     if arguments.samples > 1:
         written = written_tokens(loaded, [tokens] * arguments.samples, sampling)
