@@ -83,8 +83,8 @@ def rate(run: Run, batches: Iterator[Batch], seconds: float) -> float:
     return asked / passed
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measures, and prints the median of each way and of its ratio to packing."""
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", type=Path, help="a text, gzip or not: each line is a document")
     parser.add_argument("--context", type=int, default=128)
@@ -94,7 +94,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocab-size", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20, help="of each way in a round")
-    arguments = parser.parse_args(words)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measures, and prints the median of each way and of its ratio to packing."""
+    arguments = parse_arguments(words)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         packed = built(arguments, Path(name), "documents", arguments.windows)

@@ -135,6 +135,7 @@ EXTRAS = {
     "PIL": "images",
     "soundfile": "audio",
     "tokenizers": "text",
+    "jinja2": "text",
     "regex": "text",
     "sacrebleu": "text",
     "onnx": "export",

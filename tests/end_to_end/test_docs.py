@@ -6,6 +6,8 @@ that those commands use; `console` blocks are compared with what is printed.
 
 import gzip
 import importlib
+import io
+import json
 import re
 import runpy
 import shlex
@@ -84,6 +86,10 @@ RUNS = {
     "outputs/2026-11-23/10-18-05": ("data=table", "data.path=houses.csv", "data.target=price"),
     "outputs/2026-11-29/19-20-44": ("data=table", "data.path=sensors.csv", "data.target=broken"),
     "outputs/2026-11-25/15-40-12": ("data=text", "data.path=shakespeare.txt", "model=transformer"),
+    "outputs/2026-11-30/09-20-11": (
+        *("data=chat", "data.path=conversations.jsonl", "data.unit=byte", "data.context=96"),
+        *("model=transformer", "model.dim=16", "model.depth=1"),
+    ),
     "outputs/2026-11-25/16-02-40": (
         *("data=text_labels", "data.path=reviews.csv", "data.text=review", "data.target=stars"),
         "model=transformer",
@@ -166,6 +172,8 @@ def write_data(folder: Path) -> None:
     (folder / "adverts.csv").write_text("\n".join(["photo,text,price", *adverts, ""]))
     reviews = "".join(f"it was {('bad', 'good')[n % 2]} {n},{n % 5}\n" for n in range(60))
     (folder / "reviews.csv").write_text("review,stars\n" + reviews)
+    said = [{"role": role, "content": "What?"} for role in ("user", "assistant")]
+    (folder / "conversations.jsonl").write_text(f"{json.dumps({'messages': said})}\n" * 40)
     for name in ("shakespeare.txt", "tinyshakespeare.txt"):
         (folder / name).write_text("ROMEO:\nBut soft, what light through yonder window breaks?\n" * 60)
     for part in ("train", "val", "test"):
@@ -268,12 +276,13 @@ def test_a_wrong_argument_of_a_script_is_found(script: str, monkeypatch: pytest.
 def test_a_command_runs(
     command_there: Command, bigmodel: Bigmodel, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    line = re.sub(r'^eval "\$\((.*)\)"$', r"\1", line).partition(" | ")[0]
+    line = re.sub(r'^eval "\$\((.*)\)"$', r"\1", line).partition(" | ")[0].partition(" < ")[0]
     program, *words = shlex.split(line)
     if program == "python" and words[0].startswith("scripts/"):
         run_script(words, monkeypatch)
     elif program == "bigmodel":
         make_runs(words, command_there)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("What is a cat?\n"))  # for `chat`
         device = () if words[0] in {"--help", "export", "compare", "track"} else ("--device", "cpu")
         said = bigmodel(*words, *device)
         assert said.status == 0, said.err

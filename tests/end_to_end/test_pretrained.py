@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.commands.cli import Bigmodel, caller
 from tests.end_to_end.conftest import Command, Result
-from tests.hugging_face import LENGTH, TEXTS, write_folder, write_table
+from tests.hugging_face import LENGTH, TEXTS, transformers, write_folder, write_table
 
 QUICK = ("device=cpu", "trainer.tensorboard=false", "trainer.epochs=2", "trainer.checkpoint.interval=0")
 
@@ -83,3 +83,40 @@ def test_a_mistake_is_told_in_one_line(command: Command, words: list[str]) -> No
     }.items():
         said = command(*words, where, word)
         assert (said.status, said.err) == (1, f"bigmodel-train: {word}: {message}\n")
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '? ' ~ m.content }}"
+    "{% else %}{% generation %}{{ ' ' ~ m.content ~ eos_token }}{% endgeneration %}{% endif %}"
+    "{% endfor %}"
+)
+
+
+def test_conversations_come_by_the_models_own_template(
+    command: Command, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    model = write_folder(tmp_path / "folder", "llama")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "folder")
+    (tmp_path / "folder" / "chat_template.jinja").write_text(TEMPLATE)
+    said = [{"role": role, "content": "the cat sat"} for role in ("user", "assistant")]
+    record = json.dumps({"messages": said}) + "\n"
+    for name in ("chats", "val"):
+        (tmp_path / f"{name}.jsonl").write_text(record * 6)
+    words = ["data=chat", "data.path=chats.jsonl", "data.val_path=val.jsonl", "model=llama"]
+    words += [f"data.context={LENGTH}", "model.pretrained=folder", "optimizer.lr=1e-12", *QUICK]
+    run = folder_of(command(*words))
+    whole = tokenizer.apply_chat_template(
+        said,
+        chat_template=TEMPLATE,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        return_tensors="pt",
+    )
+    learnt = whole["assistant_masks"].bool()
+    labels = whole["input_ids"].masked_fill(~learnt, -100)
+    loss = model(whole["input_ids"], labels=labels).loss.item()
+    assert json.loads((run / "summary.json").read_text())["final"]["val/loss"] == pytest.approx(
+        loss, 1e-4
+    )
+    said_by = bigmodel("predict", run, "--prompt", "the cat", "--temperature", 0, "--device", "cpu")
+    assert said_by.status == 0, said_by.err

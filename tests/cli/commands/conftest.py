@@ -1,6 +1,7 @@
 """Runs to ask, each made once: small, on one thread, in milliseconds."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "vocab_size": 270,
         },
     },
+    "chat": {
+        "model": TEXT_MODEL | {"dim": 32, "dropout": 0.0},
+        "data": {
+            "name": "chat",
+            "path": "HERE/chats.jsonl",
+            "context": 96,
+            "unit": "byte",
+            "batch_size": 8,
+        },
+        "optimizer": {"name": "adamw", "lr": 0.01},
+        "trainer.epochs": 40,
+    },
     "reviews": {
         "data": {"name": "text_labels", "path": "HERE/reviews.csv", "vocab_size": 270, "length": 12},
     },
@@ -127,6 +140,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         },
     },
 }
+
+
+def _messages(words: Sequence[str]) -> list[dict[str, str]]:
+    """A conversation in which each word is answered in capitals."""
+    said = [pair for word in words for pair in (("user", word), ("assistant", word.upper()))]
+    return [{"role": role, "content": text} for role, text in said]
 
 
 def write_data(folder: Path) -> None:
@@ -152,6 +171,10 @@ def write_data(folder: Path) -> None:
     rows = [f"{i % 7},{i % 5},{'ab'[i % 2]},{'xyz'[i % 3]},{i % 2}" for i in range(60)]
     (folder / "taken.csv").write_text("\n".join(["index,add,label,probabilities,y", *rows, ""]))
     (folder / "verses.txt").write_text(VERSES)
+    with (folder / "chats.jsonl").open("w") as chats:
+        for n in range(60):
+            json.dump({"messages": _messages(("a", "bb", "é")[n % 3 :])}, chats)
+            chats.write("\n")
     words = {"pos": ("good", "nice", "fine"), "neg": ("bad", "awful", "poor")}
     reviews = [
         f'"{words[label][i % 3]}, {words[label][i % 2]}",{label}' for i in range(30) for label in words

@@ -16,8 +16,8 @@ from tests.cli.commands.cli import Bigmodel
     [
         (
             ["evl", "run"],
-            "evl: no such verb. Did you mean 'eval'? There are train, eval, predict, explain, export,"
-            " report, track, compare.",
+            "evl: no such verb. Did you mean 'eval'? There are train, eval, predict, chat, explain,"
+            " export, report, track, compare.",
         ),
         (
             ["eval", "run", "--dta", "x"],

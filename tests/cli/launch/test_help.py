@@ -33,7 +33,7 @@ def test_the_page_is_short_and_says_where_the_rest_is():
     assert len(text.splitlines()) <= 100
     assert "Settings" not in text
     assert "trainer.epochs  " not in text
-    assert lines_with(text, "model=transformer --help")
+    assert lines_with(text, "model=cnn --help")
     assert lines_with(text, "--help=all")
     assert len(help_text(REAL, ALL).splitlines()) > 300
 

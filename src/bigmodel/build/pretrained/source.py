@@ -15,6 +15,7 @@ from bigmodel.build.pretrained.tokenizer import read_json, read_tokenizer
 from bigmodel.checkpointing import checkpoint
 from bigmodel.data.normalize import ImageScaling
 from bigmodel.data.preprocessing import Preprocessing
+from bigmodel.data.texts.chat_format import format_of
 from bigmodel.errors import CheckpointError, ConfigError, first_line
 from bigmodel.models.families import FAMILIES
 from bigmodel.models.families.base import Family, Weights
@@ -131,7 +132,7 @@ def _of_folder(folder: Path, where: str, file: Path | None = None) -> Source:
         ) from error
     inputs: list[Any] = []
     if "vocab_size" in settings:
-        inputs.append(read_tokenizer(folder, settings, where))
+        inputs += [read_tokenizer(folder, settings, where), format_of(None, folder / "tokenizer.json")]
     if (scaling := _image_scaling(folder)) is not None:
         inputs.append(scaling)
     pooling = read_json(folder / "1_Pooling" / "config.json")
@@ -188,6 +189,8 @@ def expected_inputs(preprocessing: Preprocessing) -> tuple[Any, ...]:
     inputs: list[Any] = []
     if (vocabulary := getattr(preprocessing.reader, "vocabulary", None)) is not None:
         inputs.append(vocabulary)
+    if (chat_format := getattr(preprocessing.reader, "format", None)) is not None:
+        inputs.append(chat_format)
     mean, std = preprocessing.mean, preprocessing.std
     if isinstance(preprocessing.spec.input, Image) and mean is not None and std is not None:
         inputs.append(ImageScaling(mean, std))

@@ -17,6 +17,7 @@ RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in
   bigmodel eval outputs/2026-11-23/10-15-02
   bigmodel predict outputs/2026-11-23/10-15-02 --input new.csv --output predictions.csv
   bigmodel predict outputs/2026-11-23/10-15-02 --prompt "ROMEO:" --temperature 0.8
+  bigmodel chat outputs/2026-11-23/10-15-02 --system "Answer in one sentence."
   bigmodel explain outputs/2026-11-23/10-15-02 --data new.csv --output why.csv
   bigmodel export outputs/2026-11-23/10-15-02 --output model.onnx
   bigmodel export outputs/2026-11-23/10-15-02 --format huggingface --output my-model
@@ -176,13 +177,24 @@ def _predict(parser: Parser) -> None:
     _reading(add)
     add = parser.add_argument_group("texts").add_argument
     add("--prompt", metavar="TEXT", help="a text to continue, or to translate")
+    add("--beams", type=_count, metavar="N", help="beam search with N beams")
+    _sampling(add)
+    add("--samples", type=_count, default=1, metavar="N", help="number of texts (default: 1)")
+
+
+def _sampling(add: Callable[..., Any]) -> None:
     add("--tokens", type=_count, metavar="N", help="most new tokens (default: 200)")
     add("--temperature", type=float, metavar="X", help="0: always the likeliest token")
     add("--top-k", type=_count, metavar="N", help="sample from the N likeliest tokens")
     add("--top-p", type=float, metavar="P", help="sample from tokens that make up P")
-    add("--beams", type=_count, metavar="N", help="beam search with N beams")
     add("--seed", type=_whole, default=0, metavar="N", help="seed of sampling (default: 0)")
-    add("--samples", type=_count, default=1, metavar="N", help="number of texts (default: 1)")
+
+
+def _chat(parser: Parser) -> None:
+    _of_a_run(parser)
+    add = parser.add_argument
+    add("--system", metavar="TEXT", help="what the model is told before the conversation")
+    _sampling(add)
 
 
 def _reading(add: Callable[..., Any]) -> None:
@@ -339,6 +351,7 @@ def _track(parser: Parser) -> None:
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
     "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),
     "predict": (_predict, "Predicts for new data with a run's model, or writes text with it."),
+    "chat": (_chat, "Answers messages with a run that was trained on conversations."),
     "explain": (_explain, "Tells why a run's model says what it says."),
     "export": (_export, "Exports a run's model, with its preprocessing, for other programs."),
     "report": (_report, "Writes a page on one or several runs: curves, figures, mistakes, settings."),

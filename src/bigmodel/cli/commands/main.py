@@ -23,6 +23,7 @@ from bigmodel.runtime.signals import SignalMode, Signals
 _DOING = {
     "eval": "Evaluating",
     "predict": "Predicting",
+    "chat": "Answering",
     "explain": "Explaining",
     "export": "Exporting",
     "report": "Reporting",

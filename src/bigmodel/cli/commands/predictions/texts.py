@@ -32,7 +32,7 @@ TOKENS, TEMPERATURE, BEAMS = 200, 0.8, 4  # defaults
 
 def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
     """Continues or translates a prompt, and prints the text as it is generated."""
-    reader, sampling = text_reader(loaded), _sampling(loaded, arguments)
+    reader, sampling = text_reader(loaded), sampling_from(loaded, arguments)
     prompt: str = arguments.prompt
     tokens = encoded_prompt(reader, prompt, loaded)
     out = data_stream()
@@ -70,7 +70,7 @@ def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
 
 def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) -> None:
     """Writes the translation or continuation of each line of a file; a blank line gives a blank one."""
-    reader, sampling = text_reader(loaded), _sampling(loaded, arguments)
+    reader, sampling = text_reader(loaded), sampling_from(loaded, arguments)
     began, path = time.perf_counter(), Path(arguments.input).expanduser()
     columns: dict[str, Any]
     if isinstance(loaded.preprocessing.spec.input, TokenPair):
@@ -188,10 +188,17 @@ def encoded_prompt(
     return tokens
 
 
-def _sampling(loaded: LoadedRun, arguments: Namespace) -> Sampling:
+def sampling_from(loaded: LoadedRun, arguments: Namespace) -> Sampling:
+    """How the next token is chosen, by the options of a command line.
+
+    Raises:
+        ConfigError: one is out of range.
+    """
     names = ("tokens", "temperature", "top_k", "top_p", "beams", "seed")
     try:
-        return sampling_of(loaded, **{name: getattr(arguments, name) for name in names})
+        return sampling_of(
+            loaded, **{name: getattr(arguments, name) for name in names if name in arguments}
+        )
     except ConfigError as error:  # with this command line's options
         text = re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
         raise ConfigError(text.replace(", or null", "")) from None
