@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def trained(family: str, folder: Path, **settings: Any) -> LoadedRun:
     theirs_of(family, folder / "theirs")
     data = {key: value for key, value in DATA[family].items() if key not in ("unit", "vocab_size")}
     whole = {
-        "model": {**preset(family), "pretrained": str(folder / "theirs"), **settings},
+        "model": {**preset(family, dim=64), "pretrained": str(folder / "theirs"), **settings},
         "data": {**data, "path": str(folder / str(data["path"])), "batch_size": 12},
         "trainer.max_steps": 100,
         "trainer.limit.val": 1,
@@ -122,6 +123,9 @@ def test_logits_after_a_hundred_steps_are_the_same(
     run = trained(family, tmp_path, **settings)
     assert run.step == 100
     write_folder(run, tmp_path / "back", lambda _: None)
+    card = (tmp_path / "back" / "README.md").read_text()
+    assert f"- Started from `{tmp_path / 'theirs'}`" in card
+    assert re.search(r"^  dim: 32$", card, re.MULTILINE)
     auto = getattr(transformers, AUTO[family])
     back, first = auto.from_pretrained(tmp_path / "back"), auto.from_pretrained(tmp_path / "theirs")
     if family == "vit":

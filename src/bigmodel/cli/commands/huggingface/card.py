@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
+import yaml  # type: ignore[import-untyped]
+
 from bigmodel.cli.commands.huggingface.model import ExportedModel
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.run_files import RunFiles
@@ -134,6 +136,8 @@ def _rows(figures: Mapping[str, float | int], part: str) -> list[str]:
 def _training(loaded: LoadedRun, files: RunFiles) -> list[str]:
     summary = files.summary
     took = [f"Weights of step {loaded.step:,}"]
+    if start := loaded.settings["model"].get("pretrained"):
+        took.append(f"Started from `{start}`")
     if summary is not None:
         took.append(
             f"The run took {summary.steps:,} steps, {summary.epochs:g} epochs,"
@@ -143,9 +147,10 @@ def _training(loaded: LoadedRun, files: RunFiles) -> list[str]:
     found = _listed(took)
     if files.overrides:
         found.append(f"```sh\n{files.command}\n```")
-    if files.config:
-        settings = f"```yaml\n{files.config.strip()}\n```"
-        found.append(f"<details><summary>All settings</summary>\n\n{settings}\n\n</details>")
+    # Those of the checkpoint: `model.pretrained` may have changed what was typed.
+    settings = yaml.safe_dump(loaded.settings, sort_keys=False, allow_unicode=True)
+    block = f"```yaml\n{settings}```"
+    found.append(f"<details><summary>All settings</summary>\n\n{block}\n\n</details>")
     return found
 
 

@@ -57,7 +57,7 @@ def remarks(preprocessing: Preprocessing) -> list[str]:
             f"Pictures of other proportions than {kind.width}×{kind.height} were {done} in training,"
             " and have to be before the image processor, which stretches them."
         )
-    found.append("Pictures more than four times as large may differ from training's in the last digits.")
+    found.append("Pictures more than four times as large may differ by a few of 255 levels.")
     return found
 
 
