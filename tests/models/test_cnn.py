@@ -7,7 +7,7 @@ from torch import nn
 
 from bigmodel.errors import ConfigError
 from bigmodel.models.cnn import CNNConfig
-from bigmodel.spec import Image, Sequence
+from bigmodel.spec import Image, Sequence, Tokens
 from tests.models.cases import build, samples, spec, stir
 
 
@@ -172,6 +172,40 @@ def test_pooled_readout_does_not_care_about_the_size_of_the_map(readout: str) ->
     model = build("cnn", spec(Image(3, 32, 32)), channels=[64, 10], readout=readout)
     assert model.head.weight.shape == (3, 10)
     assert model(torch.randn(2, 3, 20, 24)).shape == (2, 3)
+
+
+def test_a_text_is_read_by_kernels_side_by_side_as_in_kim_2014() -> None:
+    of = Tokens(9, 11, pad=0)
+    model = build("cnn", spec(of)).eval()
+    stir(model)
+    tokens = samples(of, 4)
+    rows = []
+    for text in tokens:  # one at a time, without padding
+        vectors = model.embedding(text[: int((text != 0).sum())]).T
+        maps = [F.conv1d(vectors, layer.conv.weight, layer.conv.bias, padding=layer.conv.padding)
+                for layer in model.layers[0].layers]  # fmt: skip
+        rows.append(torch.cat([F.relu(one).amax(-1) for one in maps]))
+    assert [layer.conv.weight.shape for layer in model.layers[0].layers] == [
+        (100, 64, 3), (100, 64, 5), (100, 64, 7)
+    ]  # fmt: skip
+    assert torch.allclose(model.features(tokens), torch.stack(rows), atol=1e-5)
+    model.train()
+    dropped = (model.features(tokens) == 0).float().mean() - (torch.stack(rows) == 0).float().mean()
+    assert 0.1 < dropped < 0.6  # half of what is not 0
+
+
+def test_a_text_is_read_by_layers_one_after_another_if_they_are_listed() -> None:
+    model = build("cnn", spec("padded"), channels=[4, 8], dropout=0.0, readout="mean", kernel_sizes=[3])
+    assert [layer.conv.weight.shape[:2] for layer in model.layers] == [(4, 64), (8, 4)]
+    assert (model.readout, model.dropout) == ("mean", 0.0)
+    assert all(layer.norm is not None for layer in model.layers)
+
+
+@pytest.mark.parametrize(("key", "value"), [("residual", True), ("pool_after", [1])])
+def test_one_layer_has_no_blocks(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.{key}=.*Set model\.channels=\[32, 64, 64, 128\]"):
+        build("cnn", spec("padded"), **{key: value})
+    build("cnn", spec("padded"), channels=[8, 8], **{key: value})
 
 
 def test_kernels_of_each_layer() -> None:

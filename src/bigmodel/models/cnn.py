@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
 import torch
@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
+from bigmodel.errors import ConfigError
 from bigmodel.models.base import Model
 from bigmodel.models.checks import cannot_read, refuse_writing
 from bigmodel.models.layers.activations import ACTIVATIONS, Activation, initialise
 from bigmodel.models.layers.batch_norm import BatchNorm
+from bigmodel.models.layers.embeddings import token_vectors
 from bigmodel.models.layers.padding import length_mask, pad_to_length, pad_token, text_lengths
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
@@ -34,17 +36,26 @@ Pool = nn.Module | None
 
 Size = Annotated[int, Field(ge=1)]
 
+CHANNELS, KERNEL = (32, 64, 64, 128), 3
+"""Width of each layer, and side of its kernels, by default."""
+
+TEXT_KERNELS, TEXT_CHANNELS, TEXT_DROPOUT = (3, 5, 7), 100, 0.5
+"""Sizes of the kernels side by side over a text, channels of each, and dropout after them. In Kim 2014,
+kernels see 3, 4 and 5 words; tokens are shorter."""
+
 
 class CNNConfig(EntryConfig):
     """Options of the convolutional network."""
 
-    channels: list[Size] = Field(
-        [32, 64, 64, 128], min_length=1, description="width of each layer, or residual block"
+    channels: Annotated[list[Size], Field(min_length=1)] | Literal["auto"] = Field(
+        "auto",
+        description="width of each layer, or residual block; auto: 32, 64, 64 and 128, for text kernels"
+        " of several sizes side by side, 100 of each",
     )
-    kernel_sizes: list[Size] = Field(
-        [3],
-        min_length=1,
-        description="side of each layer's kernels in pixels or steps, odd; a single one serves all",
+    kernel_sizes: Annotated[list[Size], Field(min_length=1)] | Literal["auto"] = Field(
+        "auto",
+        description="side of each layer's kernels in pixels or steps, odd; a single one serves all;"
+        " auto: 3, side by side 3, 5 and 7",
     )
     pooling: Literal["max", "avg"] = Field(
         "max", description="how 2×2 pixels, or 2 steps, become one: max or avg"
@@ -53,26 +64,36 @@ class CNNConfig(EntryConfig):
         None,
         description="layers after which sizes are halved, counted from 1; null: before each wider layer",
     )
-    batch_norm: bool = Field(True, description="normalise each convolution's output over the batch")
+    batch_norm: bool | Literal["auto"] = Field(
+        "auto",
+        description="normalise each convolution's output over the batch; auto: unless side by side",
+    )
     activation: Activation = Field(
         "relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"
     )
     residual: bool = Field(
         False, description="make each layer a block of two convolutions with a shortcut around them"
     )
-    readout: Literal["mean", "max", "flatten"] = Field(
-        "mean", description="what the head sees of the last map: its mean, max, or all (flatten)"
+    readout: Literal["auto", "mean", "max", "flatten"] = Field(
+        "auto",
+        description="what the head sees of the last map: its mean, max, or all (flatten); auto: mean, of"
+        " kernels side by side max",
     )
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of the features before the head dropped in training, 0 to 1"
+    dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
+        "auto",
+        description="share of the features before the head dropped in training, 0 to 1; auto: 0, with"
+        " kernels side by side 0.5",
     )
     embedding_dim: int = Field(64, ge=1, description="size of a token's vector, for text only")
 
     @field_validator("kernel_sizes")
     @classmethod
-    def _fitting_kernels(cls, sizes: list[int], info: ValidationInfo) -> list[int]:
-        layers = len(info.data.get("channels", sizes))
-        if len(sizes) not in (1, layers):
+    def _fitting_kernels(cls, sizes: list[int] | str, info: ValidationInfo) -> list[int] | str:
+        if isinstance(sizes, str):
+            return sizes
+        channels = info.data.get("channels", sizes)
+        layers = len(channels)
+        if channels != "auto" and len(sizes) not in (1, layers):
             raise ValueError(f"give one kernel size for all {layers} layers of channels, or {layers}")
         if even := [size for size in sizes if size % 2 == 0]:
             raise ValueError(
@@ -83,20 +104,29 @@ class CNNConfig(EntryConfig):
     @field_validator("pool_after")
     @classmethod
     def _existing_layers(cls, after: list[int] | None, info: ValidationInfo) -> list[int] | None:
-        layers = len(info.data.get("channels", after or []))
+        channels = info.data.get("channels", after or [])
+        layers = len(CHANNELS if channels == "auto" else channels)
         if after and max(after) > layers:
             raise ValueError(f"there is no layer {max(after)}: channels has {layers}")
         return after
 
+    @property
+    def widths(self) -> list[int]:
+        """The channels of each layer, one after another."""
+        return list(CHANNELS) if self.channels == "auto" else self.channels
+
     def kernel_size(self, layer: int) -> int:
         """The side of the kernels of `layer`, counted from 0."""
+        if self.kernel_sizes == "auto":
+            return KERNEL
         return self.kernel_sizes[layer if len(self.kernel_sizes) > 1 else 0]
 
     def pools(self, layer: int) -> bool:
         """Whether sizes are halved after `layer`, counted from 0."""
         if self.pool_after is not None:
             return layer + 1 in self.pool_after
-        return layer + 1 < len(self.channels) and self.channels[layer + 1] > self.channels[layer]
+        widths = self.widths
+        return layer + 1 < len(widths) and widths[layer + 1] > widths[layer]
 
 
 def make_pool(pooling: str, sizes: list[int]) -> nn.Module:
@@ -135,7 +165,7 @@ class ConvLayer(nn.Module):
     ) -> None:
         super().__init__()
         kind = nn.Conv2d if axes == 2 else nn.Conv1d
-        # A batch norm subtracts the mean, and any bias with it.
+        # A batch norm subtracts the mean, and any bias with it. Here, "auto" counts as true.
         self.conv = kind(inputs, outputs, kernel, padding=kernel // 2, bias=not config.batch_norm)
         initialise(self.conv, config.activation)
         self.pool = pool
@@ -178,6 +208,22 @@ class ResidualBlock(nn.Module):
         return x if self.pool is None else masked_pool(self.pool, x, mask)[0]
 
 
+class SideBySide(nn.Module):
+    """Convolutions of several widths over one text (Kim 2014, arXiv:1408.5882, figure 1).
+
+    Shapes: (batch, inputs, steps) → (batch, outputs × number of kernels, steps).
+    """
+
+    pool: Pool = None
+
+    def __init__(self, inputs: int, outputs: int, kernels: Iterable[int], config: CNNConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(ConvLayer(inputs, outputs, size, 1, config) for size in kernels)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        return torch.cat([layer(inputs, mask) for layer in self.layers], dim=1)
+
+
 @models.register("cnn", CNNConfig)
 class CNN(Model):
     """Convolutions y = f(W * x + b) and pooling, then a linear head.
@@ -187,11 +233,14 @@ class CNN(Model):
     whatever the size of the images. (The article's listing flattens a 10×8×8 map: 640 outputs for 10
     classes.) Odd sizes are halved upwards, 7 to 4, so that no border is lost; a side of 1 stays.
 
+    By default a text has one layer of kernels of several widths side by side, each of which is read
+    where it is largest (Kim 2014): a few words decide, wherever they stand.
+
     Average pools follow the activation. Max pools come before norm and activation, which then have a
     quarter of the work: for a rising activation the result is the same, and a training step on a CPU
     takes five sixths of the time.
 
-    Shapes: (batch, *spec.input.shape) → features (batch, channels[-1], or all of the last map with
+    Shapes: (batch, *spec.input.shape) → features (batch, channels of the last map, or all of it with
     readout=flatten) → (batch, output_size).
     """
 
@@ -208,7 +257,7 @@ class CNN(Model):
                 sizes = [steps]
             case Tokens(length=length, vocab_size=vocab_size):
                 sizes, width = [length], config.embedding_dim
-                self.embedding = nn.Embedding(vocab_size, width)
+                self.embedding = token_vectors(vocab_size, width)
             case Features():
                 raise cannot_read(
                     "cnn",
@@ -216,21 +265,51 @@ class CNN(Model):
                     "Convolutions need neighbours, and features have no order: use model=fnn.",
                 )
         self.length = sizes[0]
-        make = ResidualBlock if config.residual else ConvLayer
         self.layers, self.averages = nn.ModuleList(), nn.ModuleList()
-        for layer, channels in enumerate(config.channels):
+        is_text = isinstance(spec.input, Tokens) and config.channels == "auto"
+        width = (
+            self._add_side_by_side(width, config) if is_text else self._add_layers(width, sizes, config)
+        )
+        self.readout = ("max" if is_text else "mean") if config.readout == "auto" else config.readout
+        self.dropout = (TEXT_DROPOUT if is_text else 0.0) if config.dropout == "auto" else config.dropout
+        self.activation = ACTIVATIONS[config.activation]
+        if self.readout == "flatten":
+            width *= math.prod(sizes)
+        self.head = nn.Linear(width, spec.target.output_size)
+
+    def _add_layers(self, width: int, sizes: list[int], config: CNNConfig) -> int:
+        """Adds layers one after another; returns the channels of the last map, whose sizes replace
+        `sizes`."""
+        layers = len(config.widths)
+        if len(config.kernel_sizes) not in (1, layers) and config.kernel_sizes != "auto":
+            raise ConfigError(
+                f"model.kernel_sizes={config.kernel_sizes}: give one kernel size for all {layers} layers"
+                f" of channels, or {layers}."
+            )
+        make = ResidualBlock if config.residual else ConvLayer
+        for layer, channels in enumerate(config.widths):
             pool = make_pool(config.pooling, sizes) if config.pools(layer) else None
             maximum, average = (pool, None) if config.pooling == "max" else (None, pool)
             kernel_size = config.kernel_size(layer)
             self.layers.append(make(width, channels, kernel_size, len(sizes), config, maximum))
             self.averages.add_module(str(layer), average)
-            sizes = [math.ceil(size / 2) for size in sizes] if pool else sizes
+            sizes[:] = [math.ceil(size / 2) for size in sizes] if pool else sizes
             width = channels
-        self.readout, self.dropout = config.readout, config.dropout
-        self.activation = ACTIVATIONS[config.activation]
-        if config.readout == "flatten":
-            width *= math.prod(sizes)
-        self.head = nn.Linear(width, spec.target.output_size)
+        return width
+
+    def _add_side_by_side(self, width: int, config: CNNConfig) -> int:
+        """Adds one layer for a text; returns its channels."""
+        for key in ("residual", "pool_after"):
+            if value := getattr(config, key):
+                raise ConfigError(
+                    f"model.{key}={value}: a text has one layer, unless model.channels lists several."
+                    f" Set model.channels={[*CHANNELS]}."
+                )
+        kernels = TEXT_KERNELS if config.kernel_sizes == "auto" else config.kernel_sizes
+        config = config.model_copy(update={"batch_norm": config.batch_norm is True})
+        self.layers.append(SideBySide(width, TEXT_CHANNELS, kernels, config))
+        self.averages.add_module("0", None)
+        return TEXT_CHANNELS * len(kernels)
 
     def features(self, inputs: Tensor) -> Tensor:
         mask = None

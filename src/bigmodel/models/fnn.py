@@ -13,7 +13,7 @@ from bigmodel.models.base import Model
 from bigmodel.models.checks import refuse_writing
 from bigmodel.models.layers.activations import ACTIVATIONS, Activation, initialise
 from bigmodel.models.layers.batch_norm import BatchNorm
-from bigmodel.models.layers.embeddings import ColumnEmbedding
+from bigmodel.models.layers.embeddings import ColumnEmbedding, token_vectors
 from bigmodel.models.layers.fast_linear import Linear
 from bigmodel.models.layers.padding import masked_mean, pad_token, text_lengths
 from bigmodel.registry import EntryConfig, models
@@ -56,7 +56,7 @@ class FNN(Model):
         match spec.input:
             case Tokens(vocab_size=vocab_size):
                 width = config.embedding_dim
-                self.embedding = nn.Embedding(vocab_size, width)
+                self.embedding = token_vectors(vocab_size, width)
             case Features(categories=categories) as table if any(categories):
                 self.columns = ColumnEmbedding(table, config.embedding_dim)
                 width = self.columns.width

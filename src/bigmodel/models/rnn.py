@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from bigmodel.errors import SpecError
 from bigmodel.models.base import DecodingCache, Writer
 from bigmodel.models.checks import cannot_read, check_writing, refuse_packed, refuse_pairs
+from bigmodel.models.layers.embeddings import token_vectors
 from bigmodel.models.layers.padding import last_position, masked_mean, pad_token, text_lengths
 from bigmodel.models.layers.recurrent import Recurrent, State
 from bigmodel.registry import EntryConfig, models
 from bigmodel.runtime.device import to_device
-from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
+from bigmodel.spec import DataSpec, Features, Image, NextTokens, Sequence, Tokens
 
 
 class RNNConfig(EntryConfig):
@@ -68,7 +69,8 @@ class RNN(Writer):
                 pass
             case Tokens(vocab_size=vocab_size):
                 width = config.embedding_dim
-                self.embedding = nn.Embedding(vocab_size, width)
+                make = nn.Embedding if isinstance(spec.target, NextTokens) else token_vectors
+                self.embedding = make(vocab_size, width)
             case Features():
                 raise cannot_read(
                     "rnn",

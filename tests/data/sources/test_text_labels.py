@@ -11,6 +11,7 @@ import torch
 from bigmodel.checkpointing.exact_json import dumps, loads
 from bigmodel.data.checks import check
 from bigmodel.data.reader import from_plain, to_plain
+from bigmodel.data.texts.vocabulary import LengthLimit
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, Tokens, Values
@@ -27,9 +28,13 @@ def written(path, lines, header="review,stars"):
     return path
 
 
-def built(path, **values):
+def parsed(path, **values):
     named = {"text": "review", "target": "stars", **values}
-    return data.build(data.parse({"name": "text_labels", "path": str(path), **named}))
+    return data.parse({"name": "text_labels", "path": str(path), **named})
+
+
+def built(path, **values):
+    return data.build(parsed(path, **values))
 
 
 def texts(dataset, part):
@@ -56,7 +61,7 @@ def test_each_text_keeps_its_label(tmp_path, unit):
                 seen += 1
     assert seen >= 40
     assert dataset.spec.sizes == {"train": 40, "val": 10}
-    assert dataset.spec.input == Tokens(256, dataset.reader.vocabulary.size, dataset.train.pad)
+    assert dataset.spec.input == Tokens(64, dataset.reader.vocabulary.size, dataset.train.pad)
 
 
 def test_a_batch_is_filled_up_with_pad(tmp_path):
@@ -74,6 +79,47 @@ def test_long_texts_are_cut_and_reported(tmp_path):
     assert int(torch.cat([dataset.train.sizes, dataset.val.sizes]).max()) == 30
     assert dict(dataset.header_rows)["Cut"] == "2 texts, to 30 tokens"
     assert "Cut" not in dict(built(written(tmp_path / "a.csv", rows())).header_rows)
+
+
+def texts_of_sizes(sizes):
+    """A text of each size to train on, and two for validation, one of them long."""
+    training = [("x" * size, "12"[place % 2], "train") for place, size in enumerate(sizes)]
+    return [*training, ("y" * 1300, "1", "val"), ("z" * 30, "2", "val")]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "length", "cut"),
+    [
+        (range(101, 201), 199, 2),  # the longest of a hundred, and the one of validation
+        (range(101, 151), 150, 1),  # 99 % of fifty are all of them
+        (range(1, 21), 64, 1),
+        (range(1001, 1101), 1024, 77),
+    ],
+)
+def test_the_automatic_length_covers_nearly_all_training_texts(tmp_path, sizes, length, cut):
+    written(tmp_path / "a.csv", texts_of_sizes(sizes), "review,stars,part")
+    dataset = built(tmp_path / "a.csv", unit="byte", split="part")
+    check(dataset)
+    assert dataset.spec.input.length == dataset.reader.length == length
+    unit = "text" if cut == 1 else "texts"
+    assert dict(dataset.header_rows)["Cut"] == f"{cut} {unit}, to {length:,} tokens"
+
+
+def test_the_automatic_length_is_at_most_what_a_pretrained_model_can_read(tmp_path):
+    written(tmp_path / "a.csv", texts_of_sizes(range(101, 201)), "review,stars,part")
+    config = parsed(tmp_path / "a.csv", unit="byte", split="part")
+    assert data.build(config.starting_from(LengthLimit(20))).spec.input.length == 20
+    assert data.build(config.starting_from(LengthLimit(2000))).spec.input.length == 199
+
+
+def test_a_resumed_run_keeps_its_length(tmp_path):
+    lines = texts_of_sizes(range(101, 201))
+    path = written(tmp_path / "a.csv", lines, "review,stars,part")
+    dataset = built(path, unit="byte", split="part")
+    written(path, [*lines, *(("w" * 300, "1", "train"),) * 50], "review,stars,part")
+    config = parsed(path, unit="byte", split="part")
+    assert data.build(config).spec.input.length == 300
+    assert data.build(config.resuming(dataset.preprocessing)).spec.input.length == 199
 
 
 @pytest.mark.parametrize(

@@ -131,3 +131,9 @@ def test_the_fnn_reads_numbers_and_categories_side_by_side() -> None:
     assert model.layers[0].in_features == 2 + 3 * 2
     assert torch.allclose(model._flat(inputs)[:, :2], inputs[:, [1, 3]])
     assert "embedding" not in "".join(model.state_dict())
+
+
+@pytest.mark.parametrize(("name", "target"), [("fnn", "classes"), ("cnn", "classes"), ("rnn", "values")])
+def test_tokens_of_whole_texts_start_with_small_vectors(name: str, target: str) -> None:
+    model = build(name, spec(Tokens(9, 5000, pad=0), target))
+    assert model.embedding.weight.std().item() == pytest.approx(0.1, rel=0.02)

@@ -16,10 +16,11 @@ from bigmodel.checkpointing import checkpoint
 from bigmodel.data.normalize import ImageScaling
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.texts.chat_format import format_of
+from bigmodel.data.texts.vocabulary import LengthLimit
 from bigmodel.errors import CheckpointError, ConfigError, first_line
 from bigmodel.models.families import FAMILIES
 from bigmodel.models.families.base import Family, Weights
-from bigmodel.spec import Classes, Image
+from bigmodel.spec import Classes, Image, Tokens
 
 _TRANSFORMER = "transformer"
 """The entry that all families are presets of."""
@@ -133,6 +134,8 @@ def _of_folder(folder: Path, where: str, file: Path | None = None) -> Source:
     inputs: list[Any] = []
     if "vocab_size" in settings:
         inputs += [read_tokenizer(folder, settings, where), format_of(None, folder / "tokenizer.json")]
+        positions = settings.get("max_position_embeddings", settings.get("n_positions"))
+        inputs += [LengthLimit(positions)] if isinstance(positions, int) else []
     if (scaling := _image_scaling(folder)) is not None:
         inputs.append(scaling)
     pooling = read_json(folder / "1_Pooling" / "config.json")
@@ -191,6 +194,8 @@ def expected_inputs(preprocessing: Preprocessing) -> tuple[Any, ...]:
         inputs.append(vocabulary)
     if (chat_format := getattr(preprocessing.reader, "format", None)) is not None:
         inputs.append(chat_format)
+    if isinstance(preprocessing.spec.input, Tokens):
+        inputs.append(LengthLimit(preprocessing.spec.input.length))
     mean, std = preprocessing.mean, preprocessing.std
     if isinstance(preprocessing.spec.input, Image) and mean is not None and std is not None:
         inputs.append(ImageScaling(mean, std))

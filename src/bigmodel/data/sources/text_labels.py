@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -29,7 +29,7 @@ from bigmodel.data.reader import NewSamples, reads, truncation_row
 from bigmodel.data.spelling_variants import alias_summary
 from bigmodel.data.tabular.table_file import table_in_memory
 from bigmodel.data.targets import TargetEncoder, class_names
-from bigmodel.data.texts.encoding import encode_texts
+from bigmodel.data.texts.encoding import as_samples, encode_texts
 from bigmodel.data.texts.files import TextFilesConfig, UnitOption, check_texts, vocabulary_of
 from bigmodel.data.texts.labelled_files import (
     LabelledTexts,
@@ -38,12 +38,14 @@ from bigmodel.data.texts.labelled_files import (
     read_labelled_texts,
     texts_of_table,
 )
-from bigmodel.data.texts.vocabulary import VocabularyReader
+from bigmodel.data.texts.vocabulary import LengthLimit, VocabularyReader
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Tokens, Values
 
 _MAX_CLASSES = 20  # more different labels than that are probably not classes
+_COVERED = 0.99  # share of the training texts that the automatic length leaves whole, if it may
+_AUTO_LENGTHS = (64, 1024)  # least and most; attention takes time by the square of it
 
 
 class TextLabelsConfig(TextFilesConfig):
@@ -64,7 +66,11 @@ class TextLabelsConfig(TextFilesConfig):
     group: str | None = Field(None, description="column whose equal values stay in one set; null: none")
     split: str | None = Field(None, description="column that says train, val or test; null: none")
     unit: UnitOption = "bpe"
-    length: int = Field(256, ge=1, description="most tokens of a text; longer ones are cut")
+    length: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="most tokens of a text; longer ones are cut; auto: as 99 % of the training texts"
+        " need, from 64 to 1,024",
+    )
 
 
 @reads("text_labels")
@@ -127,14 +133,16 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     target, aliases = _infer_target(config, labelled.labels, before)
     parts, left_out, held_out = _read_parts(config, layout, labelled, target)
     vocabulary = vocabulary_of(config, before, parts["train"][0], config.unit, ["pad", "unknown"])
+    tokens = {name: vocabulary.encode_all(texts) for name, (texts, _) in parts.items()}
+    length = _choose_length(config, before, tokens["train"].sizes)
     digest, encoded, cut = DigestBuilder(), dict[PartName, Texts](), 0
     for name, (texts, targets) in parts.items():
-        encoded[name], count = encode_texts(vocabulary, texts, config.length, targets)
+        encoded[name], count = as_samples(vocabulary, tokens[name], length, targets)
         cut += count
         digest.tensor(name, targets)
         for text in texts:
             digest.word(text)
-    inputs = Tokens(config.length, vocabulary.size, vocabulary.pad)
+    inputs = Tokens(length, vocabulary.size, vocabulary.pad)
     dataset = completed(DataSpec("text_labels", inputs, target), encoded, config.learnt(inputs))
     classes, warnings = describe_target(target, (part.targets for part in encoded.values()))
     labels = ", each with a value"
@@ -146,12 +154,12 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         *([("Spellings", alias_summary(aliases))] if aliases else []),
         *warnings,
         ("Vocabulary", str(vocabulary)),
-        *truncation_row(cut, "text", f"{config.length:,} tokens"),
+        *truncation_row(cut, "text", f"{length:,} tokens"),
     ]
     reader = TextLabelsReader(
         vocabulary=vocabulary,
         encoding=config.encoding,
-        length=config.length,
+        length=length,
         layout=layout,
         target_encoder=TargetEncoder.of(dataset.spec.target),
     )
@@ -254,3 +262,15 @@ def _parse_labels(labelled: LabelledTexts, encoder: TargetEncoder, where: str) -
             " data.task=classes."
         )
     return torch.tensor(numbers, dtype=torch.float64)[:, None]
+
+
+def _choose_length(config: TextLabelsConfig, before: TextLabelsReader | None, sizes: Tensor) -> int:
+    """The most tokens of a text, for training texts of these sizes."""
+    if config.length != "auto":
+        return config.length
+    if before is not None:
+        return before.length
+    least, most = _AUTO_LENGTHS
+    needed = int(sizes.sort().values[math.ceil(_COVERED * len(sizes)) - 1])
+    limit = config.pretrained(LengthLimit)
+    return min(max(needed, least), most if limit is None else min(most, limit.tokens))

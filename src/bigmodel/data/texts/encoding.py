@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.parts import Texts
-from bigmodel.data.texts.vocabulary import Vocabulary
+from bigmodel.data.texts.vocabulary import Encoded, Vocabulary
 
 
 def encode_texts(
@@ -22,9 +22,15 @@ def encode_texts(
         length: the most tokens of a text, those of a pretrained model's template included.
         targets: as a part stores them.
     """
+    return as_samples(vocabulary, vocabulary.encode_all(texts), length, targets)
+
+
+def as_samples(
+    vocabulary: Vocabulary, encoded: Encoded, length: int, targets: Tensor
+) -> tuple[Texts, int]:
+    """The same for texts that `vocabulary` has encoded."""
     assert vocabulary.pad is not None
     assert vocabulary.unknown is not None
-    encoded = vocabulary.encode_all(texts)
     sizes = encoded.sizes.clamp(min=1, max=length)
     # The user's own tokenizer may produce no tokens for a text: one unknown token replaces it.
     tokens = torch.cat([encoded.tokens, encoded.tokens.new_tensor([vocabulary.unknown])])

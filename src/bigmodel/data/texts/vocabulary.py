@@ -41,6 +41,12 @@ _PIECES, _TEXTS = 16, 4096  # chunks of a long text, or short texts, that the li
 _UNKNOWN = "\ufffd"
 
 
+class LengthLimit(NamedTuple):
+    """How many tokens of a text a pretrained model can read."""
+
+    tokens: int
+
+
 class Encoded(NamedTuple):
     """Many texts as tokens.
 

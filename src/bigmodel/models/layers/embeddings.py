@@ -12,6 +12,9 @@ from bigmodel.errors import SpecError
 from bigmodel.models.checks import cannot_read
 from bigmodel.spec import DataSpec, Features, Image, Input, PackedTokens, Sequence, TokenPair, Tokens
 
+TOKEN_STD = 0.1
+"""Standard deviation of the tokens' vectors at the start."""
+
 
 class PatchEmbedding(nn.Module):
     """Cuts images into patches that do not overlap, and maps each linearly to a vector.
@@ -43,6 +46,17 @@ class StepEmbedding(nn.Linear):
     def __init__(self, features: int, dim: int) -> None:
         super().__init__(features, dim)
         _unit_scale(self)
+
+
+def token_vectors(vocab_size: int, dim: int) -> nn.Embedding:
+    """Vectors of tokens, for a model that judges whole texts.
+
+    They start small, as in Kim 2014 (arXiv:1408.5882): what is learnt then soon outweighs the chance of
+    the start, also for words that the training set has only a few times.
+    """
+    embedding = nn.Embedding(vocab_size, dim)
+    nn.init.normal_(embedding.weight, std=TOKEN_STD)
+    return embedding
 
 
 class Lookup(nn.Module):
