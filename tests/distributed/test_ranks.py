@@ -18,6 +18,7 @@ from bigmodel.errors import ConfigError
 from tests.distributed.rank_runs import Cases, records, train, train_on, weights
 from tests.small_runs import config
 
+SMALL = {"name": "transformer", "dim": 16, "num_heads": 4, "depth": 2, "dropout": 0.0, "bias": False}
 CASES: Cases = {
     **{f"optimizer={name}": {"optimizer": name} for name in registry.optimizers.names()},
     "rows that ranks do not divide": {"data.batch_size": 10, "optimizer": "sgd"},
@@ -34,6 +35,7 @@ CASES: Cases = {
     },
     "a threshold": {"data.outputs": 2, "threshold": "f1", "data.samples": 53, "data.batch_size": 4},
     "quantiles of errors": {"data.target": "values", "metrics": ["error_quantiles", "mape"]},
+    "unfreezing": {"model": SMALL | {"unfreeze_every": 1}},
     "one set for all": {"data.validation": False},
 }
 HALVES = {"data.batch_size": 6, "trainer.accumulate": 2, "data.samples": 75}

@@ -25,6 +25,7 @@ from tests.distributed.rank_runs import (
     difference,
     last_weights,
     records,
+    train,
     train_on,
 )
 
@@ -90,6 +91,9 @@ TRAINING: Cases = {
     | {"optimizer.eps": 1e-6},
     "averages": BLOCKS | {"trainer.ema": 0.9},
     "a fold": BLOCKS | {"data.folds": 4, "data.val_fold": 1},
+    "frozen parts": blocks(freeze=["embedding", "blocks.0", "*.bias"])
+    | {"trainer.ema": 0.9, "optimizer.layer_decay": 0.5, "optimizer.rates": {"head": 3.0}},
+    "frozen parts in bf16": blocks(dim=128, freeze=["blocks.0"], frozen_precision="bf16"),
     "recomputed blocks": BLOCKS | {"trainer.recompute": "blocks"},
     "weighted classes": BLOCKS | {"loss": "cross_entropy", "loss.class_weights": [1.0, 2.0, 0.5]},
     "one value": BLOCKS | {"data.target": "values", "data.outputs": 1, "data.batch_size": 7},
@@ -123,6 +127,13 @@ def texts(folder: Path) -> Cases:
     }
 
 
+def updates(folder: Path) -> Cases:
+    """Low-rank updates of the weights of a run."""
+    train({"base": BLOCKS}, folder)
+    started = blocks(pretrained=str(folder / "base"), lora={"rank": 2})
+    return {"updates": started | {"trainer.ema": 0.9, "optimizer.lr": 0.02}}
+
+
 def shared(cases: Cases, how: str) -> dict[str, dict[str, Any]]:
     """The same cases with ranks that share a model: `shard=2 tensor=2`."""
     degrees = dict(word.split("=") for word in how.split() if "=" in word)
@@ -136,9 +147,27 @@ def ranks_of(plan: str) -> int:
 
 HALVED: Cases = {"bf16": HALF, "modern bf16": HALF | {"model": SMALL | MODERN | {"norm": "layernorm"}}}
 PLANS: dict[str, tuple[str, ...]] = {
-    "shard=2": (*OPTIMIZERS, *MODELS, *TRAINING, *ODD, *HALVED, "next tokens", "tied", "pairs"),
+    "shard=2": (
+        *OPTIMIZERS,
+        *MODELS,
+        *TRAINING,
+        *ODD,
+        *HALVED,
+        "next tokens",
+        "tied",
+        "pairs",
+        "updates",
+    ),
     "tensor=2": (
-        *("blocks", "modern blocks", "blocks with biases", "accumulation", "averages", "a fold"),
+        *(
+            "blocks",
+            "modern blocks",
+            "blocks with biases",
+            "accumulation",
+            "averages",
+            "frozen parts",
+            "a fold",
+        ),
         *("recomputed blocks", "one value", *HALVED, "next tokens", "pairs"),
     ),
     "shard=3": ("rows that ranks do not divide", "a bias of one number", "skipping", "pairs"),
@@ -165,7 +194,7 @@ def _plugin_is_forgotten() -> Iterator[None]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Does the runs of a plan, or those of one rank; returns their folder."""
     folder = tmp_path_factory.mktemp("sharded")
-    cases = {**OPTIMIZERS, **MODELS, **TRAINING, **ODD, **HALVED, **texts(folder)}
+    cases = {**OPTIMIZERS, **MODELS, **TRAINING, **ODD, **HALVED, **texts(folder), **updates(folder)}
 
     @functools.cache
     def done(plan: str) -> Path:
@@ -234,6 +263,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "optimizer": (
         BLOCKS | {"optimizer": "muon", "device.parallel.shard": 2},
         "optimizer=muon: it updates a weight as a whole",
+    ),
+    "unfreezing": (
+        blocks(unfreeze_every=1) | {"device.parallel.shard": 2},
+        "model.unfreeze_every=1: with device.parallel.shard or .tensor the same weights are trained",
     ),
     "shared by blocks": (
         odd("shared") | {"device.parallel.shard": 2},

@@ -122,7 +122,7 @@ class TensorBoard(Sink):
     def weights(self, model: nn.Module, step: int) -> None:
         if self._events is None:
             return
-        named = model.named_parameters()
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._events.add(step, [events.histogram(f"weights/{name}", weight) for name, weight in named])
 
     def finish(self, summary: Summary, folder: Path) -> None:  # noqa: ARG002

@@ -53,7 +53,7 @@ class FrozenLinear(Linear):
 
     def merged(self) -> Linear:
         """The same as a usual layer in fp32."""
-        with torch.device(self.weight.device):
+        with torch.device("meta"):  # without numbers of its own
             layer = Linear(self.in_features, self.out_features, bias=self.bias is not None)
         layer.stacked = self.stacked
         layer.weight = nn.Parameter(restored(self.weight, self.scale) + self.update())
