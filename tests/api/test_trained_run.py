@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 import bigmodel as bm
@@ -233,6 +234,16 @@ def test_it_exports(made: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="already exists"):
         run.export(path)
     assert run.export(path, replace=True) == path
+
+
+def test_it_writes_weights_alone(made: Run, tmp_path: Path) -> None:
+    run, path = opened(made("classes")), tmp_path / "weights.safetensors"
+    assert run.export(path, format="safetensors") == path
+    written, expected = load_file(path), run.model.state_dict()
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], value.cpu()) for name, value in expected.items())
+    with pytest.raises(ConfigError, match=r"weights\.onnx: .*\.safetensors"):
+        run.export(tmp_path / "weights.onnx", format="safetensors")
 
 
 def test_it_exports_for_transformers(made: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import nn
 
@@ -26,6 +26,8 @@ from bigmodel.spec import Classes, Flags, NextTokens
 if TYPE_CHECKING:
     from bigmodel.cli.commands.explanations.subject import ExplainedPart
     from bigmodel.cli.commands.sureness import CalibrationSource
+
+Format = Literal["onnx", "huggingface", "safetensors"]
 
 _OPTIONS = {"interval": "interval", "set": "prediction_set", "calibrated": "calibrated"}
 
@@ -404,16 +406,17 @@ class TrainedRun:
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        format: Literal["onnx", "huggingface"] = "onnx",  # noqa: A002  as on the command line
+        format: Format = "onnx",  # noqa: A002  as on the command line
         with_past: bool = False,
         replace: bool = False,
     ) -> Path:
         """Writes the model, with its preprocessing, for other programs.
 
         Args:
-            path: of the file or folder; None: `model.onnx` or `huggingface` in the run's folder.
+            path: of the file or folder; None: `model.onnx`, `huggingface` or `model.safetensors` in the
+                run's folder.
             format: `onnx`, a file; `huggingface`, a folder that transformers loads, if it has such a
-                model.
+                model; `safetensors`, the weights alone.
             with_past: of a transformer that continues texts, as `onnx`: a graph that takes and gives the
                 keys and values of what was read.
             replace: whether existing files may be replaced.
@@ -422,33 +425,40 @@ class TrainedRun:
             The path of the file or folder.
 
         Raises:
-            ConfigError: something is there already, the name of a file does not end in `.onnx`, or the
-                format is unknown or has no `with_past`.
+            ConfigError: something is there already, the name of a file does not end as its format's
+                do, or the format is unknown or has no `with_past`.
             SpecError: the format has no such model.
             MissingPackageError: onnx is not installed.
         """
-        from bigmodel.cli.commands.export import export_run, huggingface_output
+        from bigmodel.cli.commands.export import export_run, huggingface_output, write_weights
         from bigmodel.cli.commands.output_files import check_kind, check_place
         from bigmodel.errors import require
 
-        if format == "huggingface" and not with_past:
+        if format not in get_args(Format):
+            raise ConfigError(
+                f"format={format}: no such format. Allowed: {', '.join(get_args(Format))}."
+            )
+        if with_past and format != "onnx":
+            more = ": transformers has its own cache" if format == "huggingface" else ""
+            raise ConfigError(f"with_past=True is for format=onnx{more}.")
+        if format == "huggingface":
             from bigmodel.cli.commands.huggingface.folder import write_folder
 
             output = huggingface_output(path, self.folder, replace, "path")
             with may_need_extras("export"), unchanged():
                 write_folder(self._on_cpu(), output, _note)
             return output
-        if format == "huggingface":
-            raise ConfigError("with_past=True is for format=onnx: transformers has its own cache.")
-        if format != "onnx":
-            raise ConfigError(f"format={format}: no such format. Allowed: onnx, huggingface.")
-        for module in ("onnx", "onnxscript"):
-            require(module, "export")
-        output = self.folder / "model.onnx" if path is None else Path(path).expanduser()
-        check_kind(output, (".onnx",), "path")
+        if format == "onnx":
+            for module in ("onnx", "onnxscript"):
+                require(module, "export")
+        output = self.folder / f"model.{format}" if path is None else Path(path).expanduser()
+        check_kind(output, (f".{format}",), "path")
         check_place(output, force=replace, option="path")
         with may_need_extras("export"), unchanged():
-            export_run(self._on_cpu(), output, _note, with_past)
+            if format == "onnx":
+                export_run(self._on_cpu(), output, _note, with_past)
+            else:
+                write_weights(self._on_cpu(), output, _note)
         return output
 
     def _on_cpu(self) -> LoadedRun:
