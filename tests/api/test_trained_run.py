@@ -248,7 +248,7 @@ def test_it_writes_weights_alone(made: Run, tmp_path: Path) -> None:
 
 def test_it_exports_for_transformers(made: Run, tmp_path: Path) -> None:
     run = opened(made("classes"))
-    with pytest.raises(SpecError, match="The format onnx holds any model"):
+    with pytest.raises(SpecError, match="Use the format onnx"):
         run.export(tmp_path / "out", format="huggingface")
     with pytest.raises(ConfigError, match=r"path .*a\.onnx: the format huggingface is a folder"):
         run.export(tmp_path / "a.onnx", format="huggingface")

@@ -82,6 +82,9 @@ def test_from_training_to_predictions(command: Command, bigmodel: Bigmodel, tmp_
 
     said = bigmodel("export", run.folder)
     assert (said.status, "several kinds of data at once" in said.err) == (1, True)
+    said = bigmodel("export", run.folder, "--format", "huggingface")
+    assert said.status == 1
+    assert "and fusion on table is none. The format safetensors holds its weights." in said.err
     said = bigmodel("explain", run.folder)
     assert (said.status, "No method explains such a run" in said.err) == (1, True)
     page = tmp_path / "page.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from bigmodel.training.loop import fit
 from tests.cli.commands.conftest import write_data
+from tests.data.texts.chat_templates import CHATML, small_tokenizer
 from tests.small_runs import built
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "model"
@@ -32,6 +34,10 @@ def photos(**changes: Any) -> dict[str, Any]:
     return {"name": "images", "path": "photos", "size": 8, "fit": "stretch", "cache": None, **changes}
 
 
+def chat(unit: str, **changes: Any) -> dict[str, Any]:
+    return {"name": "chat", "path": "chats.jsonl", "context": 96, "unit": unit, **changes}
+
+
 LLAMA = {"num_kv_heads": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "gpt2": {"model": preset("gpt2"), "data": text()},
@@ -49,6 +55,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "llama": {
         "model": preset("llama", **LLAMA),
         "data": text("bpe", vocab_size=270, path="two", val_fraction=0.2),
+    },
+    "llama-chat": {"model": preset("llama", **LLAMA), "data": chat("byte")},
+    "llama-chat-template": {
+        "model": preset("llama", **LLAMA),
+        "data": chat("bpe", tokenizer="tokenizer.json"),
     },
     "llama-labels": {"model": preset("llama", **LLAMA), "data": labels()},
     "llama-values": {"model": preset("llama", **LLAMA), "data": labels(path="stars.csv")},
@@ -71,8 +82,13 @@ def make(name: str, folder: Path) -> Path:
     (folder / "two").mkdir()
     for n in range(2):
         (folder / "two" / f"{n}.txt").write_text((folder / "verses.txt").read_text())
+    small_tokenizer().save(str(folder / "tokenizer.json"))
+    named = {"chat_template": CHATML, "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
     settings = {group: dict(options) for group, options in SETTINGS[name].items()}
     settings["data"]["path"] = str(folder / settings["data"]["path"])
+    if "tokenizer" in settings["data"]:
+        settings["data"]["tokenizer"] = str(folder / settings["data"]["tokenizer"])
     run, _ = built(folder / "run", settings | {"trainer.epochs": 1})
     (folder / "run").mkdir()
     fit(run)

@@ -53,7 +53,7 @@ def tokenizer_file(vocabulary: Vocabulary, opening: Sequence[int] = ()) -> Token
 
 def opening_of(reader: VocabularyReader) -> list[int]:
     """The tokens before a text to continue that its vocabulary does not add itself."""
-    return [] if reader.vocabulary.opening else reader.prompt("")
+    return reader.prompt("") if reader.continues and not reader.vocabulary.opening else []
 
 
 def _tokenizer_file(vocabulary: Vocabulary) -> TokenizerFile:

@@ -17,6 +17,7 @@ from bigmodel.cli.commands.huggingface.card import card
 from bigmodel.cli.commands.huggingface.folder import write_folder
 from bigmodel.cli.commands.huggingface.model import exported_model
 from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.data.texts.conversations import Message
 from bigmodel.errors import DataError, UndefinedError
 from bigmodel.models.generation import Sampling, generate
 from bigmodel.reporting.predictions import decode_outputs
@@ -65,6 +66,19 @@ def test_the_same_logits_after_the_same_text(exported: Any, name: str) -> None:
     with torch.inference_mode():
         found, expected = model(**tokens).logits, run.model(tokens["input_ids"])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["llama-chat", "llama-chat-template"])
+def test_the_same_tokens_of_a_conversation(exported: Any, name: str) -> None:
+    run, folder = exported(name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    said = [Message("user", "a\n b"), Message("assistant", "A B"), Message("user", "say 2 ")]
+    plain = [{"role": message.role, "content": message.content} for message in said]
+    found = tokenizer.apply_chat_template(plain, add_generation_prompt=True)["input_ids"]
+    assert found == run.reader.ask(said)
+    told = transformers.GenerationConfig.from_pretrained(folder)
+    assert told.eos_token_id == run.preprocessing.spec.target.end
+    assert "tokenizer.apply_chat_template(messages" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -191,11 +205,14 @@ def test_a_folder_that_holds_files_is_kept(family_run: Run, bigmodel: Bigmodel, 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("fnn", "is for a GPT-2, Llama, BERT or ViT, and fnn on text_labels is none. The format onnx"),
+        (
+            "fnn",
+            "is for a GPT-2, Llama, BERT or ViT, and fnn on text_labels is none. Use the format onnx.",
+        ),
         (
             "sinusoidal",
             "no family has all its options. The nearest, model=gpt2, needs model.qk_norm=false instead"
-            " of true, model.position=learned instead of sinusoidal. The format onnx holds any model.",
+            " of true, model.position=learned instead of sinusoidal. Use the format onnx.",
         ),
         (
             "llama-values",

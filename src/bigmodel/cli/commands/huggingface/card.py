@@ -12,6 +12,7 @@ from bigmodel.cli.commands.huggingface.model import ExportedModel
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.run_files import RunFiles
 from bigmodel.data.base import SET_NAMES
+from bigmodel.data.sources.chat import ChatReader
 from bigmodel.metrics.threshold import thresholds
 from bigmodel.redaction import masked
 from bigmodel.reporting.formatting import duration, figure
@@ -45,6 +46,18 @@ print(model(**processor(Image.open("picture.png"), return_tensors="pt")).logits)
 }
 """How a model is used, by the Hub's name of what it does."""
 
+_CHAT = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+messages = [{"role": "user", "content": "A question"}]
+asked = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+tokens = model.generate(**tokenizer.apply_chat_template(messages, **asked))
+print(tokenizer.decode(tokens[0]))
+"""
+"""The same of a model that answers."""
+
 _FRONT_MATTER = """\
 ---
 # license: name one, such as apache-2.0
@@ -63,13 +76,15 @@ def card(loaded: LoadedRun, exported: ExportedModel, folder: str, remarks: Seque
         remarks: what a user of the model has to know.
     """
     files, task = RunFiles.read(loaded.run_path.folder), _task(loaded.preprocessing.spec)
+    answers = isinstance(loaded.preprocessing.reader, ChatReader)
+    example = _CHAT if answers else _EXAMPLES[task]
     parts = [
         _FRONT_MATTER.format(task=task),
         f"# {loaded.name.replace('transformer', exported.family.model_type, 1)}",
         f"{exported.architecture} with {_parameters(loaded):,} parameters, trained with"
         f" bigmodel-train {version('bigmodel-train')}.",
         "## Use",
-        "```python\n" + _EXAMPLES[task].replace("FOLDER", folder) + "```",
+        "```python\n" + example.replace("FOLDER", folder) + "```",
         *_listed([*_reading(loaded), *remarks]),
         "## Data",
         *_listed(_data(loaded)),

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from bigmodel.cli.commands.huggingface import pictures
 from bigmodel.cli.commands.huggingface.card import card
 from bigmodel.cli.commands.huggingface.model import exported_model
-from bigmodel.cli.commands.huggingface.tokenizer import tokenizer_files
+from bigmodel.cli.commands.huggingface.tokenizer import chat_remarks, tokenizer_files
 from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
 from bigmodel.cli.commands.output_files import new_files
 from bigmodel.data.texts.vocabulary import VocabularyReader
@@ -20,7 +20,7 @@ from bigmodel.spec import Image
 
 NAMES = (
     *("config.json", "model.safetensors", "generation_config.json", "preprocessor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "README.md"),
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"),
 )
 """All files that a folder may have."""
 
@@ -68,7 +68,8 @@ def _described(loaded: LoadedRun) -> tuple[dict[str, str | dict[str, Any]], list
         return {"preprocessor_config.json": settings}, pictures.remarks(preprocessing)
     if not isinstance(preprocessing.reader, VocabularyReader):
         return {}, ["The data came as tokens: there is no tokenizer."]
-    return tokenizer_files(preprocessing.reader, preprocessing.spec), []
+    files = tokenizer_files(preprocessing.reader, preprocessing.spec)
+    return files, chat_remarks(preprocessing.reader)
 
 
 def _json(content: dict[str, Any]) -> str:

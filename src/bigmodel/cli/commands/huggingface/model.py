@@ -15,7 +15,7 @@ from bigmodel.models.families.heads import fitted_head
 from bigmodel.models.families.matching import match
 from bigmodel.models.transformer import Transformer
 from bigmodel.models.transformer_config import TransformerConfig
-from bigmodel.spec import Classes, DataSpec, Flags, Image, NextTokens, Tokens, Values
+from bigmodel.spec import Classes, DataSpec, Flags, Image, Multimodal, NextTokens, Tokens, Values
 
 _PROBLEMS = {
     Classes: "single_label_classification",
@@ -52,12 +52,12 @@ def exported_model(loaded: LoadedRun) -> ExportedModel:
     spec = loaded.preprocessing.spec
     config = loaded.model_config()
     if not isinstance(loaded.model, Transformer) or not isinstance(config, TransformerConfig):
-        raise SpecError(f"{_REFUSED.format(loaded.name)} {_INSTEAD}")
+        raise SpecError(_refused(loaded, ""))
     try:
         family = match(config, spec)
         weights = fitted_head(loaded.model.state_dict(), family, spec.target)
     except SpecError as error:
-        raise SpecError(f"{_REFUSED.format(loaded.name)[:-1]}: {error} {_INSTEAD}") from error
+        raise SpecError(_refused(loaded, str(error))) from error
     writes = isinstance(spec.target, NextTokens)
     architecture = family.writer if writes else family.classifier
     assert architecture is not None
@@ -78,8 +78,14 @@ def exported_model(loaded: LoadedRun) -> ExportedModel:
     )
 
 
-_REFUSED = "The format huggingface is for a GPT-2, Llama, BERT or ViT, and {} is none."
-_INSTEAD = "The format onnx holds any model."
+def _refused(loaded: LoadedRun, why: str) -> str:
+    several = isinstance(loaded.preprocessing.spec.input, Multimodal)
+    other = "The format safetensors holds its weights." if several else "Use the format onnx."
+    because = f": {why}" if why else "."
+    return (
+        f"The format huggingface is for a GPT-2, Llama, BERT or ViT, and {loaded.name} is none{because}"
+        f" {other}"
+    )
 
 
 def _labels(spec: DataSpec) -> dict[str, Any]:
