@@ -7,6 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bigmodel.data.batching.batches import FixedBatches
+from bigmodel.data.batching.prefetch import Prefetcher
 from bigmodel.data.packing import Documents, PackedDocuments, best_fit, pieces
 from bigmodel.data.parts import GatherOptions
 from bigmodel.spec import IGNORED
@@ -114,3 +116,13 @@ def test_only_learnt_tokens_are_targets():
 
 def test_prompts_are_beginnings_spread_over_the_part():
     assert documents([6, 3, 9, 5]).prompts(2, 3) == [[100, 101], [109, 110, 111]]
+
+
+def test_an_epoch_is_the_same_with_threads_and_from_any_batch():
+    part = PackedDocuments.packed(documents([4, 5, 7] * 30), 10)
+    whole = FixedBatches(part=part, batch_size=3, seed=4)
+    threads = FixedBatches(part=part, batch_size=3, seed=4, prefetcher=Prefetcher(2))
+    inputs = [batch.inputs for batch in whole.epoch(2)]
+    assert all(map(torch.equal, inputs, (batch.inputs for batch in threads.epoch(2))))
+    assert all(map(torch.equal, inputs[5:], (batch.inputs for batch in whole.epoch(2, start=5))))
+    assert not torch.equal(inputs[0], next(whole.epoch(3)).inputs)
