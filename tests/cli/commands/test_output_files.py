@@ -11,7 +11,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from bigmodel.cli.commands.output_files import write_bytes, write_columns, write_lines
+from bigmodel.cli.commands.output_files import new_files, write_bytes, write_columns, write_lines
 from bigmodel.errors import DataError
 
 COLUMNS = {"name": ["a,b", 'say "x"', None], "x": np.array([0.1, 2, np.nan], np.float32)}
@@ -108,3 +108,26 @@ def test_data_is_utf_8_whatever_the_terminal_says(data: str, encoding: str) -> N
         check=True,
     )
     assert done.stdout.removeprefix(b"x\n") == "猫\né\n".encode()
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="out: cannot be written: no"), new_files(tmp_path / "out", []):
+        raise OSError("no")
+    assert list(tmp_path.iterdir()) == []
+    with new_files(tmp_path / "out", []) as folder:
+        (folder / "a").write_text("1")
+        assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "a"]
+
+
+def test_other_files_of_a_folder_stay(tmp_path: Path) -> None:
+    for name in ("a", "b", "mine"):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(DataError), new_files(tmp_path, ["a", "b"]) as folder:
+        (folder / "a" / "b").write_text("new")  # in a folder that is not there
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("a", "b", "mine"), "old"
+    )
+    with new_files(tmp_path, ["a", "b"]) as folder:
+        (folder / "a").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "mine": "old"}

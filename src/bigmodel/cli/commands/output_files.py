@@ -153,7 +153,8 @@ def new_files(path: Path, names: Collection[str]) -> Iterator[Path]:
     Raises:
         DataError: it cannot be written.
     """
-    temporary = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.tmp")
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -168,7 +169,7 @@ def new_files(path: Path, names: Collection[str]) -> Iterator[Path]:
             for name in set(names) - made.keys():
                 (path / name).unlink(missing_ok=True)
             disk.sync(path)
-        disk.sync(path.absolute().parent)
+        disk.sync(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be written: {reason}.") from error

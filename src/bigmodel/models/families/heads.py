@@ -40,6 +40,8 @@ def fitted_head(weights: Mapping[str, Tensor], family: Family, target: Target) -
 
 def _before_head(weight: Tensor, bias: Tensor) -> Tensor | None:
     """What to add to the head's inputs in place of its bias, (dim,); None: nothing gives the same."""
+    if len(weight) > weight.shape[1] and bias.any():  # more equations than unknowns
+        return None
     added = (torch.linalg.pinv(weight.double()) @ bias.double()).float()
     error = (weight.float() @ added - bias.float()).abs().max()
     return added if error <= _TOLERANCE * bias.abs().max().clamp(min=1) else None

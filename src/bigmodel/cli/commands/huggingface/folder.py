@@ -44,7 +44,7 @@ def write_folder(loaded: LoadedRun, output: Path, notify: Notify) -> None:
     files["config.json"] = exported.config
     if exported.generation is not None:
         files["generation_config.json"] = exported.generation
-    files["README.md"] = card(loaded, exported, output.name, remarks)
+    files["README.md"] = card(loaded, exported, output.resolve().name, remarks)
     with new_files(output, NAMES) as folder:
         weights = folder / "model.safetensors"
         weights.touch()
