@@ -14,7 +14,7 @@ from bigmodel import registry
 from bigmodel.build.new_run import build_run
 from bigmodel.config import parse
 from bigmodel.data.batching.batches import make_batches
-from bigmodel.models.layers.packing import Packing
+from bigmodel.models.layers.packing import Packing, kernel
 from bigmodel.reporting.base import Sink
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
@@ -124,7 +124,7 @@ def test_logits_made_piece_by_piece_are_the_same(width):
 def test_attention_within_packed_texts_is_that_of_the_mask(kv_heads):
     sizes = [[5, 40, 19], [64], [1, 1, 62]]
     positions = torch.cat([torch.arange(size) for row in sizes for size in row]).view(3, 64).cuda()
-    packing = Packing(positions)
+    packing = Packing(positions, kernel())
     heads = [
         torch.randn(3, count, 64, 32, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         for count in (8, kv_heads, kv_heads)

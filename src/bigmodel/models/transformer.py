@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from bigmodel.errors import SpecError
 from bigmodel.models.base import Writer
 from bigmodel.models.checks import check_writing
-from bigmodel.models.layers import padding
+from bigmodel.models.layers import packing, padding
 from bigmodel.models.layers.blocks import Block, make_norm
 from bigmodel.models.layers.embeddings import embed, grid_of
 from bigmodel.models.layers.fast_linear import Linear, linear
 from bigmodel.models.layers.kv_cache import KVCache
-from bigmodel.models.layers.packing import Packing
 from bigmodel.models.layers.positions import Positions, Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.registry import models
@@ -172,6 +171,7 @@ class Transformer(TransformerBase):
         self.causal = config.causal or self.writes
         self.pad = padding.pad_token(spec.input)
         self.packed = isinstance(spec.input, PackedTokens)
+        self.packing_kernel = packing.kernel() if self.packed else None
         self.blocks = nn.ModuleList(Block(config, self.rotary, self.causal) for _ in range(config.depth))
         self.final_norm = make_norm(config) if config.norm_first else None
         self.readout = config.effective_readout
@@ -183,17 +183,17 @@ class Transformer(TransformerBase):
         self._add_head(config, spec, self.blocks)
 
     def features(self, inputs: Tensor) -> Tensor:
-        lengths = mask = packing = None
+        lengths = mask = packed = None
         if self.pad is not None and not self.writes:
             lengths = padding.text_lengths(inputs, self.pad) + (self.class_token is not None)
         if self.packed and inputs.ndim == 3:
             inputs, positions = inputs.unbind(1)
-            packing = Packing(positions)
-        x = self.embed(inputs, None if packing is None else packing.positions)
+            packed = packing.Packing(positions, self.packing_kernel)
+        x = self.embed(inputs, None if packed is None else packed.positions)
         if lengths is not None and not self.causal:  # else no real position sees padding, which is last
             mask = padding.length_mask(lengths, x.shape[1])[:, None, None]
         for block in self.blocks:
-            x = block(x, mask) if packing is None else block(x, packing=packing)
+            x = block(x, mask) if packed is None else block(x, packing=packed)
         if self.writes:
             return self._final_normed(x)
         if self.readout == "last":

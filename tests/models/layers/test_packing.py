@@ -6,7 +6,7 @@ import torch
 from bigmodel.data.packing import Documents, PackedDocuments, pieces
 from bigmodel.data.parts import GatherOptions
 from bigmodel.errors import SpecError
-from bigmodel.models.layers.packing import Packing
+from bigmodel.models.layers.packing import Packing, kernel
 from bigmodel.registry import losses
 from bigmodel.spec import DataSpec, NextTokens, PackedTokens, Tokens
 from tests.models.cases import TARGETS, build, stir
@@ -71,6 +71,13 @@ def test_bounds_are_where_texts_begin_and_then_the_end():
     bounds = Packing(torch.tensor([[0, 1, 0], [0, 0, 1]])).bounds
     assert bounds.tolist() == [0, 2, 3, 4, 6, 6, 6]
     assert bounds.dtype == torch.int32
+
+
+def test_a_kernel_is_taken_only_in_half_precision_on_a_gpu():
+    heads = torch.zeros(1, 2, 4, 8)
+    packing = Packing(torch.tensor([[0, 1, 0, 1]]), kernel())
+    assert not packing.can_split(heads.bfloat16())
+    assert not packing.can_split(heads)
 
 
 def test_a_packed_step_is_one_graph():
