@@ -65,8 +65,9 @@ def test_a_part_that_there_is_not_is_refused():
         "model.freeze: 'embeding' is no part of this model. Did you mean 'embedding'? Its parts: token,"
         " embedding, embedding_norm, blocks.0-2, final_norm, head."
     )
-    with pytest.raises(ConfigError, match=r"Did you mean '\*.linear'"):
-        names("linear")
+    for near in ("linear", "liner"):
+        with pytest.raises(ConfigError, match=r"Did you mean '\*.linear'"):
+            names(near)
     with pytest.raises(ConfigError, match=r"'blocks.3-5' is no part .* blocks.0-2, "):
         names("blocks.3-5")
     with pytest.raises(ConfigError, match="2-0 should run from low to high"):

@@ -7,11 +7,11 @@ part. `0-3` stands for the numbers from 0 to 3, and `*` for any characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import nn
 
-from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.errors import ConfigError, did_you_mean, nearest
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _LONGEST_RANGE = 10_000
@@ -58,9 +58,10 @@ def _expression(pattern: str, key: str) -> re.Pattern[str]:
 
 
 def _meant(pattern: str, known: Sequence[str]) -> str:
-    if any(name.endswith(f".{pattern}") for name in known):
-        return f" Did you mean '*.{pattern}'?"
-    return did_you_mean(pattern, known)
+    near = nearest(pattern, [name.rpartition(".")[2] for name in known])
+    if "." in pattern or near is None or near in known:
+        return did_you_mean(pattern, known)
+    return f" Did you mean '*.{near}'?"
 
 
 def main_parts(model: nn.Module) -> Iterator[str]:
@@ -116,10 +117,11 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         newest = number_of.get(parameter, newest)
         is_after = newest == len(blocks) and parameter not in number_of
-        numbers[name] = len(blocks) + 1 if is_after or is_in(name, ["head"]) else newest
+        numbers[name] = len(blocks) + 1 if is_after or name.split(".")[0] == "head" else newest
     return numbers if blocks else {}
 
 
-def is_in(name: str, parts: Collection[str]) -> bool:
-    """Whether a parameter or module lies in one of these parts, or is one."""
-    return any(name == part or name.startswith(f"{part}.") for part in parts)
+def is_frozen(module: nn.Module) -> bool:
+    """Whether a module has parameters, and none of them is trained."""
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)

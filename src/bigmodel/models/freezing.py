@@ -8,7 +8,7 @@ from itertools import chain
 from torch import nn
 
 from bigmodel.errors import ConfigError, counted, setting
-from bigmodel.model_parts import layer_numbers, selected
+from bigmodel.model_parts import is_frozen, layer_numbers, selected
 from bigmodel.runtime import torch_internals
 
 
@@ -40,12 +40,6 @@ def train_mode(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch_internals.batch_norm_kinds()) and is_frozen(module):
             module.eval()
-
-
-def is_frozen(module: nn.Module) -> bool:
-    """Whether a module has parameters, and none of them is trained."""
-    parameters = list(module.parameters())
-    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 class Unfreezing:

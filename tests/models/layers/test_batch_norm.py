@@ -54,6 +54,12 @@ def test_which_layers_can_be_synchronised() -> None:
     assert batch_norms(nn.ModuleList(kinds)) == {"0": True, "1": True, "2": True, "3": False}
 
 
+def test_a_frozen_one_needs_no_statistics_of_a_batch() -> None:
+    model = nn.Sequential(BatchNorm(3), BatchNorm(3))
+    model[0].requires_grad_(False)
+    assert batch_norms(model) == {"1": True}
+
+
 def test_a_synchronised_layer_has_the_same_tensors_and_computes_the_same() -> None:
     model = nn.Sequential(nn.Linear(3, 4), BatchNorm(4), nn.Sequential(nn.BatchNorm1d(4)))
     other, x = deepcopy(model), torch.randn(6, 3)

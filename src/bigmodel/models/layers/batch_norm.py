@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigmodel.model_parts import is_frozen
 from bigmodel.runtime import torch_internals
 
 
@@ -70,9 +71,14 @@ _SAME = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def batch_norms(model: nn.Module) -> dict[str, bool]:
-    """The names of a model's batch norms, and whether each can be synchronised."""
+    """The names of a model's batch norms, and whether each can be synchronised. Those that are frozen do
+    not count: they use no statistics of a batch."""
     kinds = torch_internals.batch_norm_kinds()
-    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, kinds)}
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, kinds) and not is_frozen(layer)
+    }
     return {n: type(layer) in (*_SAME, nn.SyncBatchNorm) for n, layer in layers.items()}
 
 
