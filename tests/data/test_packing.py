@@ -114,6 +114,11 @@ def test_only_learnt_tokens_are_targets():
     assert asked(part) == asked(PackedDocuments.packed(part, 8), 4) == kept
 
 
+def test_unpacked_documents_are_those_that_were_packed():
+    part = documents([4, 5, 3] * 9)
+    assert asked(PackedDocuments.packed(part, 10).unpacked()) == asked(part)
+
+
 def test_prompts_are_beginnings_spread_over_the_part():
     assert documents([6, 3, 9, 5]).prompts(2, 3) == [[100, 101], [109, 110, 111]]
 

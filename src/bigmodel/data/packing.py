@@ -170,6 +170,10 @@ class PackedDocuments(SplitData):
         starts, sizes = self.starts[kept], self.sizes[kept]
         return replace(self, starts=starts, sizes=sizes, firsts=firsts, counts=counts)
 
+    def unpacked(self) -> Documents:
+        """The same documents, each in a row."""
+        return Documents(self.tokens, self.starts, self.sizes, self.pad, self.learnt)
+
     def take(self, chosen: Chosen, options: GatherOptions = _STORED) -> tuple[Tensor, Tensor]:
         """See `SplitData.take`."""
         firsts, counts = self.firsts[chosen], self.counts[chosen]

@@ -112,6 +112,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "vocab_size": 270,
         },
     },
+    "documents": {
+        "model": TEXT_MODEL,
+        "data": {
+            "name": "text",
+            "path": "HERE/verses.txt",
+            "context": 64,
+            "packing": "documents",
+            "document": "line",
+            "batch_size": 4,
+        },
+    },
     "chat": {
         "model": TEXT_MODEL | {"dim": 32, "dropout": 0.0},
         "data": {

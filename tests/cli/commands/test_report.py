@@ -65,6 +65,8 @@ EXPECTED = {
     "text": ["The texts that the model expected least", "Generated texts"],
     "pieces": ["The texts that the model expected least", "Generated texts"],
     "pairs": ["The texts that the model expected least", "Generated texts"],
+    "documents": ["The texts that the model expected least", "Generated texts"],
+    "chat": ["The texts that the model expected least", "Generated texts"],
 }
 """Headings of a run's page; other runs are classifications."""
 
@@ -129,6 +131,19 @@ def test_mistakes_are_shown_as_what_they_are(
     spoke = [text for text in parts.texts if text.startswith("a; truth b; ")]
     assert spoke  # the drawing's title, and what it is for those who do not see it
     assert parts.tags <= TAGS
+
+
+def test_of_packed_texts_each_is_shown_by_itself(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    said = bigmodel("report", made("documents"), "--output", page, "--device", "cpu")
+    assert said.status == 0, said.err
+    lines = {"ROMEO: Good night, good night!", "JULIET: Sweet, so would I. Ä ☃"}
+    after = page.read_text(encoding="utf-8").partition("The texts that the model expected least")[2]
+    section = after.partition("<h2")[0]
+    found = set(re.findall(r">((?:ROMEO|JULIET): [^<]*)<", section))
+    assert found
+    assert found <= lines
+    assert "source" not in section
 
 
 def test_rows_are_shown_in_the_terms_of_the_table(bigmodel: Bigmodel, made: Run, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ FILES = {
     "pairs": "de.txt",
     "images": "images.npz",
 }
-TEXTS = ("text", "pieces", "pairs")
+TEXTS = ("text", "documents", "chat", "pieces", "pairs")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from bigmodel.cli.commands.reports.reasons import lens_sections, reasons_for_mis
 from bigmodel.cli.commands.reports.sureness import sureness_blocks
 from bigmodel.data.base import SET_NAMES
 from bigmodel.data.media.audio import AudioSettings
+from bigmodel.data.packing import PackedDocuments
 from bigmodel.data.parts import SplitData
 from bigmodel.data.reader import TextReader
 from bigmodel.errors import DIVERGED, UndefinedError, counted
@@ -141,6 +142,8 @@ def _shown(loaded: LoadedRun, data: EvalData) -> samples.Shown:
 def _add_texts(report: RunReport, loaded: LoadedRun, data: EvalData, exhibits: int) -> None:
     """How well next tokens are predicted, by position and text, and what the model writes."""
     part, reader = data.dataset.part(data.part), data.dataset.reader
+    if isinstance(part, PackedDocuments):
+        part = part.unpacked()  # each text by itself
     count = min(_MOST_TEXTS, len(part))
     chosen = torch.arange(count) * (len(part) // count)
     losses = token_losses(loaded.model, part, chosen, loaded.runtime).double()
