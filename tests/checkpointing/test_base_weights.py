@@ -28,6 +28,8 @@ def test_nor_order_nor_layout_matter() -> None:
 def test_other_weights_are_refused() -> None:
     base = BaseWeights("there", digest_of(WEIGHTS), frozenset(WEIGHTS))
     base.check({"base": base.facts()})
-    for facts in ({}, {"base": None}, {"base": {"path": "there", "digest": "0"}}):
-        with pytest.raises(CheckpointError, match="updates of other weights than those in there"):
-            base.check(facts)
+    with pytest.raises(CheckpointError, match="updates of other weights than those in there"):
+        base.check({"base": {"path": "there", "digest": "0"}})
+    for without in ({}, {"base": None}):
+        with pytest.raises(CheckpointError, match="has no low-rank updates, and model.lora asks for"):
+            base.check(without)

@@ -35,7 +35,12 @@ class BaseWeights(NamedTuple):
         Raises:
             CheckpointError: it was made with others.
         """
-        saved = facts.get("base") or {}
+        saved = facts.get("base")
+        if saved is None:
+            raise CheckpointError(
+                "The checkpoint has no low-rank updates, and model.lora asks for some. Leave it out, or"
+                " start a new run with this one as model.pretrained."
+            )
         if saved.get("digest") != self.digest:
             raise CheckpointError(
                 f"The checkpoint holds updates of other weights than those in {self.path}, which have"
