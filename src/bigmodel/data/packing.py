@@ -53,22 +53,22 @@ def best_fit(sizes: Sequence[int], length: int) -> list[int]:
     return chosen
 
 
-def pieces(sizes: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+def pieces(sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Cuts documents so that each piece has at most `length` positions that ask for the next token.
 
     Args:
         sizes: (documents,) int64, tokens of each, at least 2; they lie one after another.
 
     Returns:
-        The first token of each piece, its number of positions, and the document it is of: (pieces,)
-        int64 each. A piece's last position asks for the token that the next piece begins with.
+        The first token of each piece, and its number of positions: (pieces,) int64 each. A piece's last
+        position asks for the token that the next piece begins with.
     """
     asked = sizes - 1
     counts = (asked + length - 1) // length
     document = torch.arange(len(sizes)).repeat_interleave(counts)
     within = torch.arange(len(document)) - (counts.cumsum(0) - counts)[document]
     starts = (sizes.cumsum(0) - sizes)[document] + within * length
-    return starts, (asked[document] - within * length).clamp(max=length), document
+    return starts, (asked[document] - within * length).clamp(max=length)
 
 
 @dataclass

@@ -101,7 +101,7 @@ def test_models_that_would_mix_texts_say_so():
 def test_loss_and_gradient_are_those_of_a_document_in_each_row(position):
     sizes = torch.randint(3, 14, (40,), generator=torch.Generator().manual_seed(0))
     tokens = torch.randint(11, (int(sizes.sum()),), generator=torch.Generator().manual_seed(1))
-    starts, rows, _ = pieces(sizes, 16)
+    starts, rows = pieces(sizes, 16)
     padded = Documents(tokens, starts, rows, 0)
     packed = PackedDocuments.packed(padded, 16)
     spec = DataSpec("toy", PackedTokens(16, 11, pad=0), NextTokens(11))

@@ -9,6 +9,7 @@ conversations are packed into rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,15 +198,15 @@ def _read_parts(
         )
         for name, key in documents.separate_names(config).items()
     }
-    whole, left_out = read["train"], dict[str, int]()
+    whole, left_out = read["train"], Counter[str]()
     for found in read.values():
-        for why, count in found.left_out.items():
-            left_out[why] = left_out.get(why, 0) + count
+        left_out.update(found.left_out)
     index = split_samples(config, len(whole.all))
     parts = read | {name: whole.at(rows.tolist()) for name, rows in index.items()}
     if not config.validation and "val" in parts:
         parts["train"] += parts.pop("val")
-    return {name: parts[name] for name in PART_ORDER if name in parts}, index.get("val"), left_out
+    kept = {name: parts[name] for name in PART_ORDER if name in parts}
+    return kept, index.get("val"), dict(left_out)
 
 
 def _header_rows(

@@ -21,7 +21,7 @@ from bigmodel.data.texts.conversations import Conversation, Message, as_plain
 from bigmodel.data.texts.vocabulary import Encoded, Ids, Vocabulary
 from bigmodel.errors import DataError, first_line
 from bigmodel.registry import Config
-from bigmodel.runtime import nested_json
+from bigmodel.runtime import nested_json, progress_messages
 
 if TYPE_CHECKING:
     from bigmodel.data.texts.template_sandbox import ChatTemplate
@@ -73,10 +73,11 @@ class ChatFormat(Config):
         """
         if not self.template:
             return self._encode_turns(conversations, vocabulary)
-        rendered = [
-            self._rendered(conversation, place)
-            for conversation, place in zip(conversations, places, strict=True)
-        ]
+        rendered: list[tuple[str, list[slice]]] = []
+        work, count = "Writing conversations by the chat template", f"{len(conversations):,}"
+        with progress_messages.report_progress(lambda: f"{work}: {len(rendered):,} of {count}"):
+            for conversation, place in zip(conversations, places, strict=True):
+                rendered.append(self._rendered(conversation, place))
         encoded = vocabulary.encode_with_places([text for text, _ in rendered])
         learnt, ends, inside = list[Ids](), set[int](), set[int]()
         for (tokens, bounds), (_, answers) in zip(encoded, rendered, strict=True):
@@ -113,15 +114,14 @@ class ChatFormat(Config):
         turns = [message for conversation in conversations for message in conversation]
         texts = [text for turn in turns for text in (_header(turn.role), turn.content)]
         encoded = vocabulary.encode_all(texts, special=False)
-        marks = Encoded(torch.tensor([start, end], dtype=encoded.tokens.dtype), torch.tensor([1, 1]))
         headers, contents = encoded.sizes.view(-1, 2).unbind(1)
         sizes = headers + contents + 2
         firsts = sizes.cumsum(0) - sizes
         turn = torch.arange(len(turns)).repeat_interleave(sizes)
         place = torch.arange(len(turn)) - firsts[turn]
         inside = (place > 0) & (place < sizes[turn] - 1)
-        tokens = torch.where(place == 0, marks.tokens[0], marks.tokens[1])
-        tokens[inside] = encoded.tokens
+        tokens = torch.full_like(turn, end, dtype=encoded.tokens.dtype)
+        tokens[firsts], tokens[inside] = start, encoded.tokens
         answers = torch.tensor([message.role == "assistant" for message in turns])
         learnt = answers[turn] & (place > headers[turn])
         lengths = torch.tensor([len(conversation) for conversation in conversations])

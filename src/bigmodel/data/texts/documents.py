@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,14 +107,14 @@ def split_documents(
         read: the documents at `path`, and at the paths of parts that have one.
     """
     parts = {name: found.texts for name, found in read.items()}
-    whole, left_out = parts["train"], dict[str, int]()
+    whole, left_out = parts["train"], Counter[str]()
     index = split_samples(config, len(whole))
     parts |= {name: [whole[row] for row in rows.tolist()] for name, rows in index.items()}
     for found in read.values():
-        left_out |= {why: left_out.get(why, 0) + count for why, count in found.left_out.items()}
+        left_out.update(found.left_out)
     if not config.validation and "val" in parts:
         parts["train"] = parts["train"] + parts.pop("val")
-    return {name: parts[name] for name in PART_ORDER if name in parts}, left_out
+    return {name: parts[name] for name in PART_ORDER if name in parts}, dict(left_out)
 
 
 def separate_names(config: CustomDataConfig) -> dict[PartName, str]:
@@ -150,23 +151,15 @@ def framed(texts: Sequence[str], vocabulary: Vocabulary) -> Encoded:
     return Encoded(tokens, sizes)
 
 
-def arrange(
-    encoded: Encoded,
-    context: int,
-    packing: Packing,
-    pad: int,
-    learnt: torch.Tensor | None = None,
-) -> Documents | PackedDocuments:
+def arrange(encoded: Encoded, context: int, packing: Packing, pad: int) -> Documents | PackedDocuments:
     """Documents in rows of at most `context` tokens; longer ones are cut into pieces.
 
     Args:
         encoded: with the tokens before and after each.
         packing: see `Packing`.
         pad: a token that fills rows up.
-        learnt: see `Documents`.
     """
-    starts, sizes, _ = pieces(encoded.sizes, context)
-    documents = Documents(encoded.tokens, starts, sizes, pad, learnt)
+    documents = Documents(encoded.tokens, *pieces(encoded.sizes, context), pad)
     return PackedDocuments.packed(documents, context) if packing == "documents" else documents
 
 
