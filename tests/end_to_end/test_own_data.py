@@ -40,6 +40,12 @@ def photos(folder: Path) -> str:
     return "photos/"
 
 
+def chats(folder: Path) -> str:
+    said = [{"role": role, "content": f"{role} speaks"} for role in ("user", "assistant")]
+    (folder / "chats.jsonl").write_text(f"{json.dumps({'messages': said})}\n" * 40)
+    return "chats.jsonl"
+
+
 def shakespeare(folder: Path) -> str:
     (folder / "shakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 60)
     return "shakespeare.txt"
@@ -311,11 +317,16 @@ def every_kind(folder: Path) -> dict[str, tuple[list[str], dict[str, str], int]]
             {"source": source, "target": target},
             60,
         ),
+        "chat": (
+            ["model=transformer", "data.unit=byte", "data.packing=padded"],
+            {"path": chats(folder)},
+            40,
+        ),
         "arrays": ([], {"path": "mine.npz"}, 50),
     }
 
 
-KINDS = ("table", "images", "audio", "text", "text_labels", "pairs", "arrays")
+KINDS = ("table", "images", "audio", "text", "text_labels", "pairs", "chat", "arrays")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "text": {"name": "text", "context": 8, "batch_size": 16},
     "packed": {"name": "text", "packing": "documents", "document": "line", "batch_size": 4},
     "padded": {"name": "text", "packing": "padded", "document": "line", "batch_size": 12},
+    "chat": {"name": "chat", "unit": "byte", "context": 32, "batch_size": 4},
     "texts": {"name": "text_labels", "unit": "character", "batch_size": 12},
     "pairs": {"name": "pairs", "vocab_size": 300, "batch_tokens": 512, "length": 8, "bleu_pairs": 2},
 }
@@ -32,6 +34,9 @@ def data_of(kind: str, folder: Path) -> dict[str, Any]:
     if kind in ("packed", "padded"):
         lines = (f"{'a word ' * (1 + n % 4)}{n % 10}\n" for n in range(80))
         settings["path"] = _written(folder / "lines.txt", "".join(lines))
+    if kind == "chat":
+        said = [{"role": role, "content": "a word"} for role in ("user", "assistant")]
+        settings["path"] = _written(folder / "chats", f"{json.dumps({'messages': said})}\n" * 40)
     if kind == "texts":
         rows = (f"{'a word ' * (1 + n % 4)}{n},{'yes' if n % 2 else 'no'}\n" for n in range(60))
         settings["path"] = _written(folder / "texts.csv", "text,label\n" + "".join(rows))

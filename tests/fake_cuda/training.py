@@ -62,6 +62,7 @@ READERS = {
     "text": {"rnn", "transformer"},
     "packed": {"transformer"},
     "padded": {"rnn", "transformer"},
+    "chat": {"transformer"},
     "pairs": {"transformer"},
 }
 """Kinds of data that not all models are tried on; the rest read none of it, or much the same."""
