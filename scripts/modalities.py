@@ -100,8 +100,12 @@ def trained(table: Path, columns: Sequence[str], seed: int, more: Sequence[str])
 def figures(run: bigmodel.TrainedRun) -> dict[str, float]:
     """Those of the test set, which the run reports."""
     path = Path(run.folder) / "summary.json"
-    test = json.loads(path.read_text(encoding="utf-8"))["test"]
-    return {key.removeprefix("test/"): value for key, value in test.items()}
+    return plain(json.loads(path.read_text(encoding="utf-8"))["test"])
+
+
+def plain(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures without the name of their set."""
+    return {name.rpartition("/")[2]: value for name, value in figures.items()}
 
 
 def row(name: str, found: Sequence[Mapping[str, float]]) -> str:
@@ -134,22 +138,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for columns in USED:
             found = [figures(trained(table, columns, seed, [epochs])) for seed in seeds]
             print(row(", ".join(columns), found), flush=True)
-        for dropout in (0.0, 0.1, 0.3):
+        for dropout in (0.0, 0.1):
             more = [epochs, f"model.modality_dropout={dropout}"]
             runs = [trained(table, USED[-1], seed, more) for seed in seeds]
             for column in HEAD[:2]:
                 new = str(table.with_name(f"without-{column}.csv"))
-                name = f"all, test adverts without {column}, `model.modality_dropout={dropout}`"
-                print(
-                    row(
-                        name,
-                        [
-                            {k.rpartition("/")[2]: v for k, v in run.evaluate(new).items()}
-                            for run in runs
-                        ],
-                    ),
-                    flush=True,
-                )
+                found = [plain(run.evaluate(new)) for run in runs]
+                name = f"all, no {column} in the test, `model.modality_dropout={dropout}`"
+                print(row(name, found), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,15 @@
-from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, Multimodal, Sequence, Tokens, Values
+from bigmodel.spec import (
+    Classes,
+    DataSpec,
+    Features,
+    Flags,
+    Image,
+    Multimodal,
+    Multitask,
+    Sequence,
+    Tokens,
+    Values,
+)
 
 
 def test_parts_lie_side_by_side_after_what_says_who_is_missing():
@@ -35,3 +46,14 @@ def test_flags_in_words() -> None:
 def test_values_in_their_own_unit() -> None:
     spec = DataSpec("prices", Features(2), Values(("price",), mean=(100.0,), std=(20.0,)))
     assert (spec.label([0.5]), spec.truth([-1.0])) == ("110", "80")
+
+
+def test_several_targets_are_put_into_words_side_by_side():
+    both = Multitask(
+        ("price", "kind"), (Values(("price",), (100.0,), (20.0,)), Classes(("a", "b"), (1, 1)))
+    )
+    spec = DataSpec("adverts", Features(2), both)
+    assert (both.count, both.output_size, both.slices) == (2, 3, [slice(0, 1), slice(1, 3)])
+    assert str(both) == "price (1 real value), kind (2 classes)"
+    assert spec.label([0.5, -1.0, 2.0]) == "price 110, kind b"
+    assert spec.truth([-1.0, 0.0]) == "price 80, kind a"

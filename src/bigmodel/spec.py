@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as AnySequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
 from bigmodel.errors import counted
@@ -251,13 +251,54 @@ class NextTokens:
         return "the next token"
 
 
-Target = Classes | Flags | Values | NextTokens
+@dataclass(frozen=True)
+class Multitask:
+    """Targets of shape (batch, count), float32: several of different kinds, a column each.
+
+    A class is given by its index, a value standardised. A model gives the outputs of all, side by side.
+
+    Attributes:
+        names: of the targets.
+        parts: each of them; `Values` hold one value.
+    """
+
+    names: tuple[str, ...]
+    parts: tuple[Classes | Values, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    @property
+    def output_size(self) -> int:
+        return sum(part.output_size for part in self.parts)
+
+    @property
+    def columns(self) -> Values:
+        """How the columns are scaled: values by their statistics, and classes not at all."""
+        values = [part if isinstance(part, Values) else None for part in self.parts]
+        mean = tuple(0.0 if part is None else part.mean[0] for part in values)
+        return Values(self.names, mean, tuple(1.0 if part is None else part.std[0] for part in values))
+
+    @property
+    def slices(self) -> list[slice]:
+        """The outputs of each target."""
+        bounds = accumulate((part.output_size for part in self.parts), initial=0)
+        return [slice(*ends) for ends in pairwise(bounds)]
+
+    def __str__(self) -> str:
+        named = zip(self.names, self.parts, strict=True)
+        return ", ".join(f"{name} ({part})" for name, part in named)
+
+
+Target = Classes | Flags | Values | NextTokens | Multitask
 
 KINDS: dict[type, str] = {
     Classes: "classes",
     Flags: "yes/no labels",
     Values: "real values",
     NextTokens: "tokens",
+    Multitask: "several targets",
 }
 """The kinds of target in words."""
 
@@ -281,6 +322,9 @@ class DataSpec:
         Args:
             prediction: the model's raw output for one sample, `output_size` numbers.
         """
+        if isinstance(self.target, Multitask):
+            parts = zip(self.target.names, self.target.parts, self.target.slices, strict=True)
+            return ", ".join(f"{name} {self._of(part).label(prediction[p])}" for name, part, p in parts)
         decisive = [max(prediction)] if isinstance(self.target, Classes) else prediction
         if any(map(math.isnan, prediction)) or any(map(math.isinf, decisive)):
             return UNDEFINED
@@ -306,7 +350,16 @@ class DataSpec:
             assert isinstance(target, int)
             return self.target.names[target]
         assert not isinstance(target, int)
+        if isinstance(self.target, Multitask):
+            parts = zip(self.target.names, self.target.parts, target, strict=True)
+            return ", ".join(
+                f"{name} {self._of(part).truth(int(t) if isinstance(part, Classes) else [t])}"
+                for name, part, t in parts
+            )
         return self.label([t - 0.5 for t in target] if isinstance(self.target, Flags) else target)
+
+    def _of(self, part: Classes | Values) -> DataSpec:
+        return replace(self, target=part)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{size:,} {part}" for part, size in self.sizes.items())

@@ -139,3 +139,61 @@ def test_an_encoder_starts_from_given_weights(
     assert missing.err == (
         "bigmodel-train: model.encoders.text.pretrained=folder: there is no such file or folder.\n"
     )
+
+
+def test_several_targets_from_training_to_predictions(
+    command: Command, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    table = adverts(tmp_path, 96)
+    rows = [[*row, "bright" if number % 2 else "dark"] for number, row in enumerate(read_rows(table))]
+    write(table, ["photo", "text", "age", "price", "kind"], rows)
+    words = (
+        "data.target=[price,kind]",
+        "loss.weights.price=2",
+        "trainer.epochs=12",
+        "scheduler=constant",
+    )
+    run = command(*TRAINING[:-2], *words)
+    assert run.status == 0, run.err
+    assert run.folder is not None
+    best = run.summary()["best"]
+    assert best["val/kind/accuracy"] > 0.8
+    assert best["val/price/r2"] > 0.5
+    assert "Loss: 2 × mse of price + 1 × cross_entropy of kind" in run.out
+
+    half = command(*TRAINING[:-2], *words, "trainer.epochs=5")
+    resumed = command(f"resume={half.folder}", "trainer.epochs=12")
+    assert resumed.status == 0, resumed.err
+    groups, expected = final_state(resumed)[0], final_state(run)[0]
+    assert all(torch.equal(groups["model"][key], value) for key, value in expected["model"].items())
+
+    figures = json.loads(bigmodel("eval", run.folder, "--json", "--device", "cpu").out)["figures"]
+    assert figures == {key: pytest.approx(best[key], rel=1e-4) for key in figures}
+    new = tmp_path / "new.csv"
+    write(new, ["photo", "text", "age"], [row[:3] for row in rows[:8]])
+    said = bigmodel("predict", run.folder, "--input", new, "--device", "cpu")
+    predicted = list(csv.DictReader(io.StringIO(said.out)))
+    assert list(predicted[0]) == ["photo", "text", "age", "price", "kind", "kind probability"]
+    assert {row["kind"] for row in predicted} == {"bright", "dark"}
+    for verb, reason in (("export", "several targets at once"), ("explain", "No method explains")):
+        said = bigmodel(verb, run.folder)
+        assert (said.status, reason in said.err) == (1, True)
+    said = bigmodel("predict", run.folder, "--input", new, "--interval", "0.9")
+    assert (said.status, "predicts several targets" in said.err) == (1, True)
+    assert bigmodel("report", run.folder, "--output", tmp_path / "page.html").status == 0
+
+
+def test_other_models_learn_several_targets_too(command: Command, tmp_path: Path) -> None:
+    table = adverts(tmp_path, 40)
+    rows = [[*row, "bright" if number % 2 else "dark"] for number, row in enumerate(read_rows(table))]
+    write(table, ["photo", "text", "age", "price", "kind"], rows)
+    plain = ("data.ignore=[photo,text]", "data.target=[kind,price]", "model=fnn", "trainer.epochs=1")
+    run = command(
+        *TABLE, *plain, "device=cpu", "trainer.tensorboard=false", "data.folds=2", "data.val_fold=0"
+    )
+    assert run.status == 0, run.err
+    assert run.folder is not None
+    kept = list(csv.DictReader((run.folder / "out_of_fold.csv").read_text().splitlines()))
+    assert list(kept[0]) == [
+        *("row", "fold", "target kind", "target price", "kind", "kind probability", "price"),
+    ]

@@ -11,7 +11,7 @@ from bigmodel.errors import ConfigError, SpecError
 from bigmodel.losses import Loss, chunked, cross_entropy
 from bigmodel.models.transformer import TiedHead
 from bigmodel.registry import losses
-from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, Values
+from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, Multitask, NextTokens, Values
 
 CLASSES = Classes(names=("a", "b", "c"), counts=(50, 30, 20))
 FLAGS = Flags(names=("x", "y"))
@@ -364,3 +364,42 @@ def test_the_backward_pass_of_logits_in_pieces_is_done_once():
     total.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="once only"):
         total.backward()
+
+
+PRICE = Values(("price",), (3.0,), (2.0,))
+SEVERAL = Multitask(("price", "kind"), (PRICE, CLASSES))
+
+
+def test_several_targets_have_the_weighted_sum_of_their_losses():
+    outputs = torch.randn(6, 4, requires_grad=True)
+    targets = torch.stack([torch.randn(6), torch.arange(6) % 3.0], dim=1)
+    plain = (
+        F.mse_loss(outputs[:, :1], targets[:, :1]),
+        F.cross_entropy(outputs[:, 1:], targets[:, 1].long()),
+    )
+    for weights, expected in (({}, plain[0] + plain[1]), ({"price": 3.0}, 3 * plain[0] + plain[1])):
+        loss = build(SEVERAL, "auto", weights=weights)
+        mean = loss(outputs, targets) / loss.normaliser(targets)
+        assert torch.allclose(mean, expected)
+        gradients = (
+            torch.autograd.grad(each, outputs, retain_graph=True)[0] for each in (mean, expected)
+        )
+        assert torch.allclose(*gradients, atol=1e-6)
+    assert build(SEVERAL, "auto", weights={"kind": 0.5}).described == (
+        "1 × mse of price + 0.5 × cross_entropy of kind"
+    )
+
+
+def test_wrong_weights_of_targets_are_refused():
+    with pytest.raises(ConfigError, match=r"loss\.weights\.pric: there is no such target.*'price'"):
+        build(SEVERAL, "auto", weights={"pric": 2.0})
+    with pytest.raises(
+        ConfigError, match=r"loss\.weights: are for several targets, and toy has 3 classes"
+    ):
+        build(CLASSES, "auto", weights={"a": 2.0})
+    with pytest.raises(ConfigError, match="greater than 0"):
+        build(SEVERAL, "auto", weights={"price": 0.0})
+    with pytest.raises(SpecError, match=r"loss=mse needs real values.*Use loss=auto\.$"):
+        build(SEVERAL, "mse")
+    with pytest.raises(SpecError, match="do not go with targets"):
+        build(SEVERAL, "auto")(torch.zeros(3, 4), torch.zeros(3, 1))

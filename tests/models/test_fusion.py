@@ -67,7 +67,8 @@ def test_parts_are_dropped_in_training_but_never_all() -> None:
 
 
 def test_dropping_parts_is_for_training_alone() -> None:
-    model = build("fusion", spec(SEVERAL), modality_dropout=0.6, dropout=0.0)
+    still = {"dropout": 0.0, "encoders": {"text": {"dropout": 0.0}}}
+    model = build("fusion", spec(SEVERAL), modality_dropout=0.6, **still)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.eval()
@@ -75,7 +76,7 @@ def test_dropping_parts_is_for_training_alone() -> None:
     assert not torch.equal(model(inputs), model(inputs))
     model.eval()
     assert torch.equal(model(inputs), model(inputs))
-    sure = build("fusion", spec(SEVERAL), modality_dropout=0.0, dropout=0.0)
+    sure = build("fusion", spec(SEVERAL), modality_dropout=0.0, **still)
     assert torch.equal(sure(inputs), sure(inputs))
 
 

@@ -32,7 +32,17 @@ from bigmodel.data.parts import Labelled, MultimodalPart, Part, SplitData
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.splits import fold_split, plain_split, stratified_split
 from bigmodel.errors import DataError
-from bigmodel.spec import Classes, DataSpec, Image, Input, NextTokens, Target, Tokens, Values
+from bigmodel.spec import (
+    Classes,
+    DataSpec,
+    Image,
+    Input,
+    Multitask,
+    NextTokens,
+    Target,
+    Tokens,
+    Values,
+)
 
 
 def assemble(
@@ -194,16 +204,34 @@ def _completed(target: Target, training: SplitData, learnt: Preprocessing | None
         return target
     match target:
         case Classes():
-            counts = torch.bincount(training.targets, minlength=target.count)
-            return replace(target, counts=tuple(counts.tolist()))
+            return _counted(target, training.targets)
         case Values(names=names):
             known = None if learnt is None else learnt.spec.target
             if isinstance(known, Values) and known.names == names:
                 return known
-            mean, std = value_statistics(training.targets)
-            return replace(target, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+            return _measured(target, training.targets)
+        case Multitask(names=names):
+            known = None if learnt is None else learnt.spec.target
+            if isinstance(known, Multitask) and known.names == names:
+                return known
+            columns = zip(target.parts, torch.split(training.targets, 1, dim=1), strict=True)
+            parts = (
+                _counted(part, own[:, 0].long()) if isinstance(part, Classes) else _measured(part, own)
+                for part, own in columns
+            )
+            return replace(target, parts=tuple(parts))
         case _:
             return target
+
+
+def _counted(target: Classes, training: Tensor) -> Classes:
+    counts = torch.bincount(training, minlength=target.count)
+    return replace(target, counts=tuple(counts.tolist()))
+
+
+def _measured(target: Values, training: Tensor) -> Values:
+    mean, std = value_statistics(training)
+    return replace(target, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
 def _ready(part: SplitData, target: Target) -> SplitData:

@@ -19,6 +19,7 @@ from bigmodel.spec import (
     Features,
     Flags,
     Multimodal,
+    Multitask,
     NextTokens,
     TokenPair,
     Tokens,
@@ -145,6 +146,12 @@ def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
     if not targets.is_floating_point():
         raise DataError(f"{where}: targets must be floating point, got {targets.dtype}.")
     _check_finite(targets, "targets", target.names, where)
+    if isinstance(target, Multitask):
+        for name, part, own in zip(
+            target.names, target.parts, torch.split(targets, 1, dim=1), strict=True
+        ):
+            if isinstance(part, Classes):
+                _check_range(own, part.count, "labels", f"{where}, {name}")
     if isinstance(target, Flags):
         _refuse((targets != 0) & (targets != 1), targets, "flags are neither 0 nor 1", where)
 

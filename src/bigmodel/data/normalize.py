@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.errors import DataError
-from bigmodel.spec import Classes, Target, Values
+from bigmodel.spec import Classes, Multitask, Target, Values
 
 
 class ImageScaling(NamedTuple):
@@ -79,6 +79,8 @@ def standardise(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def scale_targets(targets: Tensor, target: Target) -> Tensor:
     """Targets, values in their own unit, as a loss reads them."""
+    if isinstance(target, Multitask):
+        target = target.columns
     if isinstance(target, Values):
         # Statistics in float32: runs of earlier versions need exactly the same targets when resumed.
         mean, std = (torch.tensor(values).double() for values in (target.mean, target.std))

@@ -14,7 +14,7 @@ from bigmodel.data.normalize import scale_targets
 from bigmodel.data.spelling_variants import ValueIndex, canonical_names
 from bigmodel.errors import DataError, did_you_mean, first_line, join_names
 from bigmodel.registry import Config
-from bigmodel.spec import Classes, Flags, Target, Values
+from bigmodel.spec import Classes, Flags, Multitask, Target, Values
 
 
 class TargetEncoder(Config):
@@ -41,6 +41,8 @@ class TargetEncoder(Config):
                 return cls(kind="flags", names=list(names))
             case Values(names=names, mean=mean, std=std):
                 return cls(kind="values", names=list(names), mean=list(mean), std=list(std))
+            case Multitask():
+                return cls.of(target.columns)
             case _:
                 return cls()
 

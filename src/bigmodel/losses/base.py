@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.registry import EntryConfig
-from bigmodel.spec import KINDS, Classes, DataSpec, Flags, NextTokens, Target, Values
+from bigmodel.spec import KINDS, Classes, DataSpec, Flags, Multitask, NextTokens, Target, Values
 
 _MAX_SHOWN = 40  # characters of a setting
 
@@ -46,7 +46,7 @@ class Loss(nn.Module):
             needs = " or ".join(KINDS[kind] for kind in self.accepts)
             raise SpecError(
                 f"loss={config.name} needs {needs}, but {spec.name} has {spec.target}."
-                f" Use loss={usual(spec.target)} (or loss=auto)."
+                f" Use loss={usual(spec.target)}{_or_auto(spec.target)}."
             )
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -84,6 +84,10 @@ class Loss(nn.Module):
         )
 
 
+def _or_auto(target: Target) -> str:
+    return "" if usual(target) == "auto" else " (or loss=auto)"
+
+
 def _described(config: EntryConfig) -> str:
     settings = config.model_dump(exclude_defaults=True, exclude={"name"})
     shown = [f"{key}={shorten(str(value), _MAX_SHOWN)}" for key, value in settings.items()]
@@ -99,3 +103,5 @@ def usual(target: Target) -> str:
             return "bce_with_logits"
         case Values():
             return "mse"
+        case Multitask():
+            return "auto"

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import torch
 
 from bigmodel.metrics.classes import ClassMetrics, FlagMetrics
+from bigmodel.metrics.multitask import MultitaskMetrics
 from bigmodel.metrics.sums import Metrics
 from bigmodel.metrics.tokens import TokenMetrics
 from bigmodel.metrics.values import ValueMetrics
-from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
+from bigmodel.spec import Classes, Flags, Multitask, NextTokens, Target, Values
 
 
 def metric_names(target: Target) -> dict[str, str]:
@@ -28,6 +29,14 @@ def metric_names(target: Target) -> dict[str, str]:
             return {"loss": "min", "accuracy": "max", "macro_f1": "max"}
         case Values():
             return {"loss": "min", "mae": "min", "rmse": "min", "r2": "max"}
+        case Multitask(names=names, parts=parts):
+            each = {
+                f"{name}/{key}": direction
+                for name, part in zip(names, parts, strict=True)
+                for key, direction in metric_names(part).items()
+                if key != "loss"
+            }
+            return {"loss": "min", **each}
         case NextTokens(characters=characters):
             counted = {} if characters is None else {"bits_per_character": "min"}
             return {"loss": "min", "perplexity": "min", **counted, "accuracy": "max"}
@@ -46,7 +55,11 @@ def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:
     Args:
         metrics: of an evaluation in which all outputs were finite.
     """
-    return {name: why for name, why in _UNDEFINED_REASONS.items() if math.isnan(metrics.get(name, 0.0))}
+    return {
+        name: why
+        for name, value in metrics.items()
+        if math.isnan(value) and (why := _UNDEFINED_REASONS.get(name.rpartition("/")[2]))
+    }
 
 
 def default_monitor(target: Target) -> str:
@@ -54,12 +67,13 @@ def default_monitor(target: Target) -> str:
 
     `accuracy` for classes, `rmse` for real values. For yes/no labels the `loss`: most labels are rare,
     so that accuracy is high for a model that never predicts one, and macro-F1 stays 0 until it does.
-    `perplexity` for next tokens, since label smoothing does not change it.
+    `perplexity` for next tokens, since label smoothing does not change it. For several targets the
+    `loss`, which weighs them.
     """
     match target:
         case Classes():
             return "accuracy"
-        case Flags():
+        case Flags() | Multitask():
             return "loss"
         case Values():
             return "rmse"
@@ -84,3 +98,5 @@ def metrics_for(target: Target, device: torch.device | str, light: bool = False)
             return ValueMetrics(target, device)
         case NextTokens():
             return TokenMetrics(target, device)
+        case Multitask():
+            return MultitaskMetrics(target, device, light)

@@ -38,7 +38,7 @@ class ClassMetrics(Metrics):
         if outputs.shape != (samples, self._classes) or targets.dim() != 1:
             raise shape_error(outputs, targets, (samples, self._classes))
         predictions, mask = outputs.argmax(1), counted(outputs, self._target, valid)
-        ones = self._ones(targets) if mask is None else mask.long()
+        ones = (self._ones(targets) if mask is None else mask).to(self._counts.dtype)
         if self._square:
             cells = torch.add(predictions, targets, alpha=self._classes)
             self._counts.index_add_(0, cells, ones)

@@ -14,9 +14,10 @@ from torch import Tensor
 from bigmodel.metrics import defined
 from bigmodel.metrics.calibration import Calibration
 from bigmodel.metrics.conformal import class_sets, intervals
+from bigmodel.metrics.multitask import split_outputs, split_targets
 from bigmodel.metrics.temperature import scale
 from bigmodel.metrics.threshold import move
-from bigmodel.spec import Classes, Flags, Target, Values
+from bigmodel.spec import Classes, Flags, Multitask, Target, Values
 
 _DIGITS = 7  # that a float32 holds
 
@@ -54,7 +55,8 @@ def predictions(
     For classes: `prediction`, the likeliest label, and its `probability`; of two classes the second if
     it passes its threshold; and the `set` of those that may be true. For yes/no labels: one column each,
     1 if the label is predicted. For values: `prediction` in its own unit, or one column each under its
-    own name, and the `lower` and `upper` end of its interval. Undefined predictions are null.
+    own name, and the `lower` and `upper` end of its interval. Of several targets: one column each under
+    its own name, and the probability of a class. Undefined predictions are null.
 
     Args:
         outputs: (samples, output_size), raw.
@@ -62,6 +64,8 @@ def predictions(
         cuts: decision thresholds, as `metrics.threshold` has them; None: 0.5.
         sureness: how sure they are, if it is told.
     """
+    if isinstance(target, Multitask):
+        return _of_several(outputs, target, probabilities)
     import pyarrow as pa
 
     temperatures = None if sureness is None else sureness.temperatures
@@ -95,6 +99,17 @@ def predictions(
             members = class_sets(outputs, likeliest, scores, sureness.level)
             predicted["set"] = _name_lists(members, outputs, target.names, unknown)
     return predicted | (each if probabilities else {})
+
+
+def _of_several(outputs: Tensor, target: Multitask, probabilities: bool) -> dict[str, Any]:
+    """The predictions of several targets, each under its name, which all else of it begins with."""
+    found: dict[str, Any] = {}
+    each = zip(target.names, target.parts, split_outputs(outputs, target), strict=True)
+    for name, part, of_part in each:
+        own = predictions(of_part, part, probabilities=probabilities)
+        found[name] = own.pop("prediction")
+        found |= {f"{name} {key}": values for key, values in own.items()}
+    return found
 
 
 def _with_intervals(
@@ -141,6 +156,9 @@ def target_columns(targets: Tensor, target: Target) -> dict[str, Any]:
     """
     import pyarrow as pa
 
+    if isinstance(target, Multitask):
+        each = zip(target.names, target.parts, split_targets(targets, target), strict=True)
+        return {f"target {name}": target_columns(own, part)["target"] for name, part, own in each}
     if isinstance(target, Classes):
         return {"target": pa.array(list(target.names), pa.string()).take(pa.array(targets.numpy()))}
     if isinstance(target, Flags):

@@ -18,7 +18,7 @@ from bigmodel.errors import CheckpointError, first_line
 from bigmodel.metrics import defined
 from bigmodel.metrics.calibration import Calibration
 from bigmodel.runtime import disk
-from bigmodel.spec import NextTokens, Target
+from bigmodel.spec import Multitask, NextTokens, Target
 from bigmodel.training.run import Run
 from bigmodel.training.validation import held_out_outputs, load_best_weights
 
@@ -29,7 +29,8 @@ _MOST_OUTPUTS = 1 << 25  # of all samples together
 
 
 def write_calibration(run: Run) -> None:
-    """Writes the file of a run that is at its end; nothing without a validation set, or for next tokens.
+    """Writes the file of a run that is at its end; nothing without a validation set, for next tokens or
+    several targets.
     The model is left with some of these weights.
 
     Raises:
@@ -37,7 +38,7 @@ def write_calibration(run: Run) -> None:
         CheckpointError: the file cannot be written, or a checkpoint not read.
     """
     target, progress = run.dataset.spec.target, run.state.progress
-    if run.val is None or isinstance(target, NextTokens):
+    if run.val is None or isinstance(target, NextTokens | Multitask):
         return
     part = chosen_samples(run.dataset.part("val"), target)
     with run.state.evaluation_weights():

@@ -15,7 +15,7 @@ from bigmodel.data.checks import check
 from bigmodel.data.reader import from_plain, to_plain
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
-from bigmodel.spec import Classes, Features, Values
+from bigmodel.spec import Classes, Features, Multitask, Values
 
 CITIES = ["Rome", "Bonn", "Oslo"]
 
@@ -897,3 +897,60 @@ def test_some_unreadable_rows_may_be_left_out(path):
     with pytest.raises(DataError, match=r"row 200 .* has 3 fields, but there are 8 columns"):
         built(path)
     assert built(path, max_bad=1).left_out == {"unreadable row": 1}
+
+
+def test_several_targets_of_different_kinds(path):
+    dataset = built(path, ["price", "city"], ignore=["id", "country"])
+    target = dataset.spec.target
+    assert isinstance(target, Multitask)
+    assert target.names == ("price", "city")
+    assert [type(part) for part in target.parts] == [Values, Classes]
+    assert sum(target.parts[1].counts) == len(dataset.train)
+    assert "city" not in dataset.spec.input.names
+    assert [text for label, text in dataset.header_rows if label == "Target"] == [
+        "price, a real value",
+        "city, 3 classes: Bonn 67, Oslo 66, Rome 67",
+    ]
+    price = target.parts[0]
+    own = dataset.val.targets[:, 0].double() * price.std[0] + price.mean[0]
+    for value, label in zip(own.tolist(), dataset.val.targets[:, 1].tolist(), strict=True):
+        assert CITIES[round(value - 1000.5) % 3] == target.parts[1].names[int(label)]
+    assert dataset.train.targets[:, 0].mean().item() == pytest.approx(0, abs=1e-5)
+    again = from_plain(to_plain(dataset.reader))
+    samples = again.read(path, with_targets=True)
+    rows = dataset.val_rows
+    assert torch.equal(samples.part.targets[rows], dataset.val.targets)
+    assert again.read(path, with_targets=False).part.targets.shape == (200, 2)
+
+
+def test_several_targets_of_real_values_are_one_kind(path):
+    target = built(path, ["price", "size"]).spec.target
+    assert isinstance(target, Values)
+    assert target.names == ("price", "size")
+
+
+def test_rows_without_one_of_the_targets_are_left_out(tmp_path):
+    rows = houses()
+    rows[3]["price"] = rows[5]["city"] = ""
+    dataset = built(written(tmp_path / "holes.csv", rows), ["price", "city"])
+    assert dataset.left_out == {"no target": 2}
+    assert sum(dataset.spec.sizes.values()) == 198
+    samples = dataset.reader.read(tmp_path / "holes.csv", with_targets=True)
+    assert samples.left_out == {"no target": 2}
+    for row in rows:
+        row["price" if row["id"] < "h00100" else "city"] = ""
+    with pytest.raises(DataError, match="no row has values of all of price, city"):
+        built(written(tmp_path / "never.csv", rows), ["price", "city"])
+
+
+def test_targets_that_are_named_twice_or_are_not_there(path):
+    with pytest.raises(ConfigError, match=r"data\.target: names price twice"):
+        built(path, ["price", "price"])
+    with pytest.raises(DataError, match=r"data\.target=prize: .*Did you mean 'price'"):
+        built(path, ["city", "prize"])
+    with pytest.raises(ConfigError, match=r"data\.target: name the column to predict"):
+        built(path, [])
+    reader = built(path, ["price", "city"]).reader
+    answers = pa.table({"price": [1.0]})
+    with pytest.raises(DataError, match="no column 'city', which holds the answers"):
+        reader.read_table(answers, with_targets=True)

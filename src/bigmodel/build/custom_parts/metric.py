@@ -15,7 +15,7 @@ from bigmodel.metrics import ChosenMetrics
 from bigmodel.metrics.base import Metric, SumMetric
 from bigmodel.metrics.chosen import call, named
 from bigmodel.registry import metrics
-from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
+from bigmodel.spec import Classes, Flags, Multitask, NextTokens, Target, Values
 
 _SAMPLES, _LENGTH = 24, 5
 _TOLERANCE = 1e-5
@@ -121,6 +121,9 @@ def _perfect(target: Target) -> tuple[Tensor, Tensor]:
         case NextTokens(vocab_size=size):
             targets = (numbers[:, None] + torch.arange(_LENGTH)) % size
             return 10.0 * F.one_hot(targets, size).float(), targets
+        case Multitask(parts=parts):
+            outputs, each = zip(*map(_perfect, parts), strict=True)
+            return torch.cat(outputs, 1), torch.cat([t.float().view(len(t), -1) for t in each], 1)
 
 
 def _same(first: dict[str, float], second: dict[str, float]) -> bool:

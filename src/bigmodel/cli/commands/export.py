@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, check_single_target, load_run
 from bigmodel.cli.commands.onnx_models.inputs import front_of
 from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
 from bigmodel.cli.commands.output_files import check_folder_place, check_kind, check_place, write_bytes
@@ -116,6 +116,7 @@ def export_run(loaded: LoadedRun, output: Path, notify: Notify, with_past: bool 
         SpecError: it cannot be written as a graph.
         DataError: the file cannot be written.
     """
+    check_single_target(loaded.preprocessing.spec)
     bytes_needed = sum(p.nbytes for p in loaded.model.state_dict().values())
     if bytes_needed > _LARGEST:
         raise ConfigError(f"The model has {bytes_needed / 2**30:.1f} GiB; an ONNX file holds at most 2.")
@@ -191,7 +192,8 @@ def _target(loaded: LoadedRun) -> dict[str, Any]:
     if isinstance(target, Classes | Flags | Values):
         return {"kind": kind, "names": list(target.names)}
     context = getattr(loaded.preprocessing.spec.input, "length", None)
-    return {"kind": kind, "vocab_size": target.output_size, "end": target.end, "context": context}
+    end = getattr(target, "end", None)
+    return {"kind": kind, "vocab_size": target.output_size, "end": end, "context": context}
 
 
 def _signature(value: Any) -> str:

@@ -26,6 +26,7 @@ from bigmodel.errors import (
     DamagedError,
     DataError,
     DeviceError,
+    SpecError,
     first_line,
 )
 from bigmodel.losses import Loss
@@ -35,7 +36,7 @@ from bigmodel.models.fine_tuning import FineTuningConfig
 from bigmodel.redaction import remember_referenced
 from bigmodel.registry import EntryConfig, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig, Runtime, measure_kernels, prepare
-from bigmodel.spec import TokenPair, Tokens
+from bigmodel.spec import DataSpec, Multitask, TokenPair, Tokens
 
 Notify = Callable[[str], None]
 Facts = dict[str, Any]
@@ -289,3 +290,12 @@ def _load_weights(
             f"{run_path.folder}: the weights do not fit the model of its settings: {first} Was it"
             " made by another version, or with another plugin?"
         ) from error
+
+
+def check_single_target(spec: DataSpec) -> None:
+    """Raises SpecError if a run predicts several targets at once, which no format knows."""
+    if isinstance(spec.target, Multitask):
+        raise SpecError(
+            f"A run that predicts several targets at once ({spec.target}) cannot be exported. Predict"
+            " with the run itself: bigmodel predict."
+        )

@@ -9,7 +9,7 @@ from bigmodel.metrics import defined
 from bigmodel.metrics.calibration import Calibration
 from bigmodel.metrics.conformal import highest_level, least_samples
 from bigmodel.reporting.predictions import Sureness
-from bigmodel.spec import KINDS, Classes, Flags, Values
+from bigmodel.spec import KINDS, Classes, Flags, Multitask, Values
 from bigmodel.training.calibration import chosen_samples, read_calibration
 from bigmodel.training.outputs import model_outputs
 
@@ -82,7 +82,9 @@ class CalibrationSource:
         suits = {"interval": Values, "set": Classes, "calibrated": Classes | Flags}[name]
         if isinstance(target, suits):
             return
-        if isinstance(target, Values):
+        if isinstance(target, Multitask):
+            have, advice = "none of these", "Train a model for one of them."
+        elif isinstance(target, Values):
             have, instead = "no probabilities" if name == "calibrated" else "no sets", "interval"
             advice = f"For values: {options[instead]}."
         elif isinstance(target, Classes):

@@ -7,6 +7,7 @@ categories. Only the type of a column, such as numbers, dates or words, is infer
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from bigmodel.data.custom_data import check_trained_classes, resolve_path, separ
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.multimodal.reader import MultimodalReader, fit_media
 from bigmodel.data.parts import MultimodalPart, Part
-from bigmodel.data.tabular import report
+from bigmodel.data.tabular import report, several_targets
 from bigmodel.data.tabular.columns import NewCells, RowIndex
 from bigmodel.data.tabular.config import TableConfig
 from bigmodel.data.tabular.fitting import fit_columns
@@ -31,9 +32,11 @@ from bigmodel.data.tabular.table_file import Table, check_column, get_column, na
 from bigmodel.data.tabular.target import EncodedTarget, TargetColumn
 from bigmodel.data.tabular.type_inference import InferredType, infer_type
 from bigmodel.data.targets import TargetEncoder
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec
+
+Parts = dict[PartName, Part | MultimodalPart]
 
 
 @data.register("table", TableConfig)
@@ -43,7 +46,7 @@ def table(config: TableConfig) -> Dataset:
     table = read_table(resolve_path(config), "data.path", config.max_bad, config.encoding)
     table.missing, table.cache = config.missing or (), config.cache
     target = _read_target(config, table)
-    reader, lines, warnings = fit_columns(config, table, target.column, target.parts["train"])
+    reader, lines, warnings = fit_columns(config, table, target.columns, target.parts["train"])
     reader = fit_media(config, table, reader, target.parts["train"])
     digest = DigestBuilder().files(table.files)
     for part, rows in target.parts.items():
@@ -55,13 +58,13 @@ def table(config: TableConfig) -> Dataset:
     reader, parts = _standardised(config, reader, parts)
     lines += encoded.header_rows
     header_rows = [*report.alias_line(_aliases(reader)), *warnings, *table.header_rows]
-    if config.task == "auto" and target.column.name not in config.columns:
-        texts = report.target_warnings(target.column, target.inferred)
-        header_rows += [("Warning", text) for text in texts]
+    for column, inferred in zip(target.columns, target.inferred, strict=True):
+        if config.task == "auto" and column.name not in config.columns:
+            header_rows += [("Warning", text) for text in report.target_warnings(column, inferred)]
     counts, words = table.missing_counts, table.missing
-    header_rows += report.missing_lines(counts, reader.columns, target.column, words)
+    header_rows += report.missing_lines(counts, reader.columns, target.columns, words)
     header_rows += unused_word_warning(words, counts, str(table.path))
-    header_rows += report.invalid_cell_warnings(reader.columns, target.column, new_cells, training=True)
+    header_rows += report.invalid_cell_warnings(reader.columns, target.columns, new_cells, training=True)
     left_out = Counter(table.left_out)
     if len(target.rows) < table.num_rows:
         left_out["no target"] = table.num_rows - len(target.rows)
@@ -77,13 +80,10 @@ def table(config: TableConfig) -> Dataset:
         left_out.update(other.left_out)
         left_out.update(samples.left_out)
         header_rows += [*other.header_rows, *samples.header_rows]
-        header_rows += report.new_cell_lines(reader.columns, target.column, samples.new_cells, part)
-    labels, class_counts = target.column.labels, None
-    if labels is not None:
-        class_counts = count_classes((part.targets for part in parts.values()), len(labels))
-    lines.append(("Target", report.target_summary(target.column, class_counts)))
-    header_rows = [*lines, *header_rows, *class_warnings(labels or (), class_counts or ())]
-    spec = DataSpec(config.name, reader.spec, target.column.spec)
+        header_rows += report.new_cell_lines(reader.columns, target.columns, samples.new_cells, part)
+    summaries, warnings = _target_rows(target.columns, parts)
+    header_rows = [*lines, *summaries, *header_rows, *warnings]
+    spec = DataSpec(config.name, reader.spec, several_targets.spec_of(target.columns))
     dataset = completed(spec, parts, config.learnt(spec.input))
     reader = reader.model_copy(update={"target_encoder": TargetEncoder.of(dataset.spec.target)})
     own = target.parts.get("val")
@@ -109,59 +109,97 @@ def _refuse_hub_paths(config: TableConfig) -> None:
             )
 
 
+def _target_rows(
+    columns: Sequence[TargetColumn], parts: Parts
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Header rows that say what each target is, and warnings about their classes."""
+    rows, warnings = [], []
+    for index, column in enumerate(columns):
+        counts = None
+        if column.labels is not None:
+            targets = (part.targets for part in parts.values())
+            own = (_class_indices(each, index) for each in targets)
+            counts = count_classes(own, len(column.labels))
+            warnings += class_warnings(column.labels, counts)
+        rows.append(("Target", report.target_summary(column, counts)))
+    return rows, warnings
+
+
+def _class_indices(targets: torch.Tensor, index: int) -> torch.Tensor:
+    """The classes of one target, (rows,) int64, which may be the only one."""
+    return targets if targets.ndim == 1 else targets[:, index].long()
+
+
 class _Target(NamedTuple):
-    """The target of a table.
+    """The target of a table, or several.
 
     Attributes:
-        column: its fitted column.
-        inferred: its type, from all cells.
-        encoded: its value in each row.
-        rows: those with a value.
+        columns: the fitted column of each.
+        inferred: the type of each, from all cells.
+        each: the value of each in each row.
+        encoded: of all together.
+        rows: those with a value of each.
         parts: the rows of each part.
     """
 
-    column: TargetColumn
-    inferred: InferredType
+    columns: list[TargetColumn]
+    inferred: list[InferredType]
+    each: list[EncodedTarget]
     encoded: EncodedTarget
     rows: RowIndex
     parts: dict[PartName, RowIndex]
 
 
 def _read_target(config: TableConfig, table: Table) -> _Target:
-    name = _target_name(config, table)
-    values, where = get_column(table, name, "data.target"), str(table.path)
-    inferred = infer_type(values)
-    before = config.learnt_reader(TableReader)
-    if before is not None and before.target.name == name:
-        column = before.target
-    else:
-        form, default_missing = config.number_format_of(name), config.missing != []
-        column = TargetColumn.fit(
-            name, values, config.task, where, form, default_missing=default_missing, inferred=inferred
-        )
-    encoded = column.encode(values, where)
-    table.count_missing(name, count_missing_words(values, column.missing))
+    _check_columns(config, table)
+    where = str(table.path)
+    columns, inferred, each = [], [], []
+    for name in config.targets:
+        values = get_column(table, name, "data.target")
+        inferred.append(infer_type(values))
+        columns.append(_fit_target(config, name, values, where, inferred[-1]))
+        each.append(columns[-1].encode(values, where))
+        table.count_missing(name, count_missing_words(values, columns[-1].missing))
+    encoded = several_targets.combined(each)
     rows = np.flatnonzero(encoded.filled)
+    if not len(rows):
+        raise DataError(f"{where}: no row has values of all of {name_list(config.targets)}.")
     targets = encoded.values[torch.from_numpy(rows)]
+    classes = {i: column.labels for i, column in enumerate(columns) if column.labels is not None}
+    first = next(iter(classes), None)
     places = split_samples(
         config,
         len(rows),
-        labels=None if column.labels is None else targets,
+        labels=None if first is None else _class_indices(targets, first),
         groups=_column_values(table, config.group, "data.group", rows),
         assigned_parts=_column_values(table, config.split, "data.split", rows),
         named=lambda sample: f"row {rows[sample]}",
-        class_names=column.labels or (),
+        class_names=() if first is None else classes[first],
     )
-    if column.labels is not None:
-        check_trained_classes(column.labels, targets[places["train"]], where, "rows")
+    for index, labels in classes.items():
+        training = _class_indices(targets, index)[places["train"]]
+        check_trained_classes(labels, training, where, "rows")
     parts = {part: rows[chosen.numpy()] for part, chosen in places.items()}
-    return _Target(column, inferred, encoded, rows, parts)
+    return _Target(columns, inferred, each, encoded, rows, parts)
 
 
-def _target_name(config: TableConfig, table: Table) -> str:
-    """The target's name, after all columns in the options have been checked."""
-    name = config.target
-    if name is None:
+def _fit_target(
+    config: TableConfig, name: str, values: Any, where: str, inferred: InferredType
+) -> TargetColumn:
+    """The target of a resumed run, or a new one."""
+    before = config.learnt_reader(TableReader)
+    for column in [] if before is None else before.targets:
+        if column.name == name:
+            return column
+    form, default_missing = config.number_format_of(name), config.missing != []
+    return TargetColumn.fit(
+        name, values, config.task, where, form, default_missing=default_missing, inferred=inferred
+    )
+
+
+def _check_columns(config: TableConfig, table: Table) -> None:
+    """Checks all columns in the options."""
+    if not config.targets:
         raise ConfigError(
             "data.target: name the column to predict, such as data.target="
             f"{table.column_names[-1]}. {table.path} has {name_list(table.column_names)}."
@@ -169,13 +207,15 @@ def _target_name(config: TableConfig, table: Table) -> str:
     for key, names in (("data.columns", config.columns), ("data.ignore", config.ignore)):
         for column in names:
             check_column(table, column, key)
-    if name in config.ignore or config.columns.get(name) == "ignore":
-        raise ConfigError(f"data.target={name}: the target is also in data.ignore.")
-    if name in config.columns and config.number_format_of(name) is None:
-        raise ConfigError(
-            f"data.columns.{name}: this is the target; data.task sets its kind: classes or values."
-        )
-    return name
+    for name in config.targets:
+        if config.targets.count(name) > 1:
+            raise ConfigError(f"data.target: names {name} twice.")
+        if name in config.ignore or config.columns.get(name) == "ignore":
+            raise ConfigError(f"data.target={name}: the target is also in data.ignore.")
+        if name in config.columns and config.number_format_of(name) is None:
+            raise ConfigError(
+                f"data.columns.{name}: this is the target; data.task sets its kind: classes or values."
+            )
 
 
 def _column_values(table: Table, name: str | None, key: str, rows: RowIndex) -> Any:
@@ -183,15 +223,13 @@ def _column_values(table: Table, name: str | None, key: str, rows: RowIndex) -> 
     return None if name is None else text_values(get_column(table, name, key)).take(rows).to_pylist()
 
 
-Parts = dict[PartName, Part | MultimodalPart]
-
-
 def _encode_parts(table: Table, reader: TableReader, target: _Target) -> tuple[Parts, TableSamples]:
     """The parts, and what was found in all of their rows."""
     # All parts share their tensors, one after another, so that nothing is in memory twice.
     order = np.concatenate(list(target.parts.values()))
     encoded = reader.encode(table, target.encoded.values[torch.from_numpy(order)], order)
-    encoded.new_cells[target.column.name] = NewCells(invalid=target.encoded.invalid)
+    for column, each in zip(target.columns, target.each, strict=True):
+        encoded.new_cells[column.name] = NewCells(invalid=each.invalid)
     parts = encoded.part.split([len(rows) for rows in target.parts.values()])
     return dict(zip(target.parts, parts, strict=True)), encoded
 
@@ -213,4 +251,4 @@ def _standardised(config: TableConfig, reader: TableReader, parts: Parts) -> tup
 def _aliases(reader: TableReader) -> dict[str, dict[str, str]]:
     """Other spellings in the training set, by column, the target last."""
     categories = {column.name: column.aliases for column in reader.columns if column.kind == "category"}
-    return {**categories, reader.target.name: reader.target.aliases}
+    return {**categories, **{target.name: target.aliases for target in reader.targets}}

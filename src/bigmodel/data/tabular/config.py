@@ -26,7 +26,9 @@ class TableConfig(CustomDataConfig):
         description="encoding of CSV and JSON lines: utf-8, cp1252, utf-16, …;"
         " a byte-order mark is recognised",
     )
-    target: str | None = Field(None, description="the column to predict")
+    target: str | list[str] | None = Field(
+        None, description="the column to predict, or several: [price, kind]"
+    )
     task: Task = Field(
         "auto", description="what the target holds: classes, values, or auto: by what it looks like"
     )
@@ -100,6 +102,11 @@ class TableConfig(CustomDataConfig):
     def media(self) -> dict[str, MediaKind]:
         """The columns of texts, pictures and recordings, with their kinds."""
         return {name: kind for name, kind in self.columns.items() if kind in MEDIA_KINDS}
+
+    @property
+    def targets(self) -> list[str]:
+        """The columns to predict."""
+        return [self.target] if isinstance(self.target, str) else self.target or []
 
     def number_format_of(self, name: str) -> NumberFormat | None:
         """The format that the user sets for a column of numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, cast
@@ -30,11 +31,12 @@ from bigmodel.errors import DataError
 
 
 def fit_columns(
-    config: TableConfig, table: Table, target: TargetColumn, rows: RowIndex
+    config: TableConfig, table: Table, targets: Sequence[TargetColumn], rows: RowIndex
 ) -> tuple[TableReader, list[tuple[str, str]], list[tuple[str, str]]]:
     """Fits each column to the rows of the training set, except those of texts, pictures and recordings.
 
     Args:
+        targets: the columns to predict.
         rows: those of the training set.
 
     Returns:
@@ -50,7 +52,7 @@ def fit_columns(
     ignored = {*config.ignore, *(name for name, kind in config.columns.items() if kind == "ignore")}
     for position, name in enumerate(table.column_names):
         splits = name in (config.split, config.group) and name not in config.columns
-        if splits or name == target.name:
+        if splits or name in config.targets:
             continue
         if name in ignored:
             excluded[name] = ExcludedColumn(report.AS_REQUESTED)
@@ -73,12 +75,16 @@ def fit_columns(
     if not columns and not config.media:
         reasons = [*chain(*warnings.values()), *report.excluded_warnings(excluded)]
         why = "; ".join(reasons) or ("all are left out, as asked." if excluded else "there is no other.")
-        raise DataError(f"{table.path}: no column is left to predict '{target.name}' from: {why}")
+        names = "' and '".join(config.targets)
+        raise DataError(f"{table.path}: no column is left to predict '{names}' from: {why}")
     missing, encoding = list(table.missing), config.encoding
-    reader = TableReader(columns=columns, target=target, missing=missing, encoding=encoding)
+    first, *more = targets
+    reader = TableReader(
+        columns=columns, target=first, more_targets=more, missing=missing, encoding=encoding
+    )
     before = config.learnt_reader(TableReader)
     if before is not None and all(column.name in table for column in before.columns):
-        reader = before.model_copy(update={"target": target})
+        reader = before.model_copy(update={"target": first, "more_targets": more})
         excluded |= {column.name: ExcludedColumn(report.AS_IN_CHECKPOINT) for column in columns}
     read = {column.name for column in reader.columns}
     excluded = {name: why for name, why in excluded.items() if name not in read}

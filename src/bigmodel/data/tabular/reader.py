@@ -16,10 +16,11 @@ from torch import Tensor
 
 from bigmodel.data.parts import MultimodalPart, Part
 from bigmodel.data.reader import NewSamples, Reader, reads
+from bigmodel.data.tabular import several_targets
 from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, FittedColumn, NewCells, RowIndex
 from bigmodel.data.tabular.report import new_cell_lines, too_many_invalid
 from bigmodel.data.tabular.table_file import Table, name_list, read_table, table_in_memory
-from bigmodel.data.tabular.target import TargetColumn
+from bigmodel.data.tabular.target import EncodedTarget, TargetColumn
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.spec import Features, Input
@@ -55,7 +56,7 @@ class TableReader(Reader):
 
     Attributes:
         columns: the input columns, in the order of the model's inputs.
-        target: the column to predict.
+        target, more_targets: the columns to predict.
         target_encoder: scales its values as in training.
         missing: the user's words for missing values.
         encoding: of text files.
@@ -63,9 +64,15 @@ class TableReader(Reader):
 
     columns: list[FittedColumn]
     target: TargetColumn
+    more_targets: list[TargetColumn] = Field([])
     target_encoder: TargetEncoder = TargetEncoder()
     missing: list[str] = Field([])
     encoding: str = "utf-8"
+
+    @property
+    def targets(self) -> list[TargetColumn]:
+        """The columns to predict."""
+        return [self.target, *self.more_targets]
 
     @property
     def spec(self) -> Input:
@@ -94,7 +101,7 @@ class TableReader(Reader):
         if samples.kept is not None:
             columns = {name: values.take(samples.kept) for name, values in columns.items()}
         part = replace(samples.part, targets=self.target_encoder.scale(samples.part.targets))
-        cell_lines = new_cell_lines(self.columns, self.target, samples.new_cells)
+        cell_lines = new_cell_lines(self.columns, self.targets, samples.new_cells)
         header_rows = [*table.header_rows, *samples.header_rows, *cell_lines]
         return NewSamples(part, columns, table.left_out | dict(samples.left_out), header_rows)
 
@@ -109,27 +116,38 @@ class TableReader(Reader):
             DataError: see `encode`; or a target is needed, and the table has none.
         """
         if not with_targets:
-            return self.encode(table, self.target.blank(table.num_rows))
-        if self.target.name not in table:
-            raise DataError(
-                f"{table.path}: there is no column '{self.target.name}', which holds the answers."
-                f"{did_you_mean(self.target.name, table.column_names)}"
-            )
-        cells = table.column(self.target.name)
-        targets, filled, invalid = self.target.encode(cells, str(table.path))
+            return self.encode(table, several_targets.blank(self.targets, table.num_rows))
+        encoded = [self._encoded_target(target, table) for target in self.targets]
+        targets, filled, _ = several_targets.combined(encoded)
         if not filled.any():
+            names = name_list(target.name for target in self.targets)
             raise DataError(
-                f"{table.path}: column '{self.target.name}', the target, has no values in its"
-                f" {table.num_rows:,} rows{self.target.missing_summary(cells)}, so there is nothing to"
-                " evaluate on."
+                f"{table.path}: no row has values of all of {names}, so there is nothing to evaluate on."
             )
         samples = self.encode(table, targets)
-        samples.new_cells[self.target.name] = NewCells(invalid=invalid)
+        for target, each in zip(self.targets, encoded, strict=True):
+            samples.new_cells[target.name] = NewCells(invalid=each.invalid)
         if filled.all():
             return samples
         kept = np.flatnonzero(filled)
         part, left_out = samples.part.select(torch.from_numpy(kept)), table.num_rows - len(kept)
         return samples._replace(part=part, kept=kept, left_out={"no target": left_out})
+
+    def _encoded_target(self, target: TargetColumn, table: Table) -> EncodedTarget:
+        if target.name not in table:
+            raise DataError(
+                f"{table.path}: there is no column '{target.name}', which holds the answers."
+                f"{did_you_mean(target.name, table.column_names)}"
+            )
+        cells = table.column(target.name)
+        encoded = target.encode(cells, str(table.path))
+        if not encoded.filled.any():
+            raise DataError(
+                f"{table.path}: column '{target.name}', the target, has no values in its"
+                f" {table.num_rows:,} rows{target.missing_summary(cells)}, so there is nothing to"
+                " evaluate on."
+            )
+        return encoded
 
     def encode(self, table: Table, targets: Tensor, order: RowIndex | None = None) -> TableSamples:
         """The rows of a table with targets that are known.

@@ -226,7 +226,7 @@ def date_format_warning(name: str, date_format: DateFormat) -> str:
 
 def new_cell_lines(
     columns: Iterable[FittedColumn],
-    target: TargetColumn,
+    targets: Iterable[TargetColumn],
     new_cells: Mapping[str, NewCells],
     part: str = "",
 ) -> HeaderRows:
@@ -239,12 +239,12 @@ def new_cell_lines(
     within = f" in {part}" if part else ""
     lines = [(f"Unseen{within or ' categories'}", ", ".join(unseen))] if unseen else []
     lines += alias_line({name: new.aliases for name, new in new_cells.items()}, f"Spellings{within}")
-    return lines + invalid_cell_warnings(columns, target, new_cells, part)
+    return lines + invalid_cell_warnings(columns, targets, new_cells, part)
 
 
 def invalid_cell_warnings(
     columns: Iterable[FittedColumn],
-    target: TargetColumn,
+    targets: Iterable[TargetColumn],
     new_cells: Mapping[str, NewCells],
     part: str = "",
     *,
@@ -257,7 +257,7 @@ def invalid_cell_warnings(
         training: say what to type if these cells are not missing values.
     """
     texts = []
-    for column in (*columns, target):
+    for column in (*columns, *targets):
         invalid = new_cells.get(column.name, NewCells()).invalid
         if isinstance(column, CategoryColumn) or not invalid.count:
             continue
@@ -323,7 +323,7 @@ def target_summary(target: TargetColumn, counts: Sequence[int] | None = None) ->
 def missing_lines(
     counts: Mapping[str, Mapping[str, int]],
     columns: Iterable[FittedColumn],
-    target: TargetColumn,
+    targets: Sequence[TargetColumn],
     chosen: Collection[str],
 ) -> HeaderRows:
     """The header row that counts words for missing values, and a warning if one may be a class.
@@ -332,13 +332,20 @@ def missing_lines(
         counts: how often each word was taken for missing, by column.
         chosen: the words that the user has named.
     """
-    names = [*(column.name for column in columns), target.name]
+    names = [column.name for column in (*columns, *targets)]
     summaries = [f"{name}: {missing_counts_summary(counts[name])}" for name in names if counts.get(name)]
     lines = [("Missing", "; ".join(summaries))] if summaries else []
-    of_target = counts.get(target.name, {})
-    may_be_class = {word: count for word, count in of_target.items() if word not in chosen}
-    if may_be_class and target.labels is not None and not target.numeric:
-        words = missing_counts_summary(may_be_class)
-        text = f"target '{target.name}': {words} taken for missing, and these rows left out."
-        lines.append(("Warning", f"{text} If it is a class: {KEEP_MISSING_WORDS}"))
+    for target in targets:
+        lines += _maybe_class_warning(target, counts.get(target.name, {}), chosen)
     return lines
+
+
+def _maybe_class_warning(
+    target: TargetColumn, counts: Mapping[str, int], chosen: Collection[str]
+) -> HeaderRows:
+    may_be_class = {word: count for word, count in counts.items() if word not in chosen}
+    if not may_be_class or target.labels is None or target.numeric:
+        return []
+    words = missing_counts_summary(may_be_class)
+    text = f"target '{target.name}': {words} taken for missing, and these rows left out."
+    return [("Warning", f"{text} If it is a class: {KEEP_MISSING_WORDS}")]

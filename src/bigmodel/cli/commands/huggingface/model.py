@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.loaded_run import LoadedRun, check_single_target
 from bigmodel.cli.commands.predictions.texts import TEMPERATURE
 from bigmodel.errors import SpecError
 from bigmodel.models.families.base import Family
@@ -50,6 +50,7 @@ def exported_model(loaded: LoadedRun) -> ExportedModel:
         SpecError: no family of transformers computes what it computes.
     """
     spec = loaded.preprocessing.spec
+    check_single_target(spec)
     config = loaded.model_config()
     if not isinstance(loaded.model, Transformer) or not isinstance(config, TransformerConfig):
         raise SpecError(_refused(loaded, ""))

@@ -38,7 +38,7 @@ from bigmodel.reporting.report.content import (
     Table,
     cut,
 )
-from bigmodel.spec import IGNORED, NextTokens, Values
+from bigmodel.spec import IGNORED, Multitask, NextTokens, Values
 from bigmodel.training.outputs import model_outputs, token_losses
 from bigmodel.training.text_samples import TextSampler
 
@@ -81,6 +81,8 @@ def add_evaluation(
         )
         reasons_shown = [Note(f"{name} is not defined: {why}.") for name, why in reasons.items()]
         report.add(heading, Facts(rows), table, *reasons_shown)
+    if isinstance(target, Multitask):
+        return
     places = known.nonzero()[:, 0]
     report.sections += held_out.sections(outputs[known], targets[known], target)
     if data.path is not None or data.part != "val":  # which the calibration is from
