@@ -44,8 +44,11 @@ class FrozenLinear(Linear):
             return linear(inputs, self.weight, self.bias)
         if torch.is_autocast_enabled(inputs.device.type):
             inputs = inputs.to(torch.get_autocast_dtype(inputs.device.type))
-        outputs: Tensor = _FrozenProduct.apply(inputs, self.weight, self.scale)  # type: ignore[no-untyped-call]
-        return outputs if self.bias is None else outputs + self.bias.to(outputs.dtype)
+        rows = inputs.reshape(-1, self.in_features)
+        outputs: Tensor = _FrozenProduct.apply(rows, self.weight, self.scale)  # type: ignore[no-untyped-call]
+        if self.bias is not None:
+            outputs = outputs.add_(self.bias)
+        return outputs.view(*inputs.shape[:-1], -1)
 
     def compress(self, precision: FrozenPrecision) -> None:
         """Stores the weight in fewer bits; see `compressed`."""
@@ -97,13 +100,16 @@ class LoRALinear(FrozenLinear):
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as torch's own layers begin
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs = super().forward(inputs)
+        rows = inputs.reshape(-1, self.in_features)  # so that no library's product is a view
+        outputs = super().forward(rows)
         if self.dropout and self.training:
-            inputs = F.dropout(inputs, self.dropout)
-        inner = linear(inputs, self.lora_a) * self.scaling
-        parts = zip(torch.split(inner, self.rank, dim=-1), self._matrices(), strict=True)
-        updates = [linear(part, rows) for part, rows in parts]
-        return outputs + (updates[0] if len(updates) == 1 else torch.cat(updates, dim=-1))
+            rows = F.dropout(rows, self.dropout)
+        inner = linear(rows, self.lora_a) * self.scaling
+        apart = self.lora_b
+        if self.stacked is not None:
+            apart = torch.block_diag(*self._matrices())  # type: ignore[no-untyped-call]
+        outputs = outputs.add_(linear(inner, apart))  # in place: no product needs its own outputs
+        return outputs.view(*inputs.shape[:-1], -1)
 
     def _matrices(self) -> tuple[Tensor, ...]:
         """B of each stacked layer."""
@@ -170,7 +176,7 @@ class _FrozenProduct(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight, scale)
         outputs = F.linear(inputs, weight.to(inputs.dtype))
-        return outputs if scale is None else outputs * scale.flatten().to(outputs.dtype)
+        return outputs if scale is None else outputs.mul_(scale.flatten())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
