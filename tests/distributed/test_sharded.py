@@ -268,6 +268,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         blocks(unfreeze_every=1) | {"device.parallel.shard": 2},
         "model.unfreeze_every=1: with device.parallel.shard or .tensor the same weights are trained",
     ),
+    "fewer bits": (
+        blocks(freeze=["blocks"], frozen_precision="int8") | {"device.parallel.tensor": 2},
+        "device.parallel.tensor=2: with model.frozen_precision=int8 layers are not split over ranks",
+    ),
     "shared by blocks": (
         odd("shared") | {"device.parallel.shard": 2},
         "device.parallel.shard: model.layers.0.linear.weight is shared by several blocks",

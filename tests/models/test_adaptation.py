@@ -3,11 +3,12 @@ import torch
 from torch import nn
 
 from bigmodel.errors import ConfigError, SpecError
+from bigmodel.losses import cross_entropy
 from bigmodel.models.adaptation import add_updates, compress_frozen, merge_updates
 from bigmodel.models.fine_tuning import FineTuningConfig, LoRAConfig
 from bigmodel.models.layers.fast_linear import Linear
 from bigmodel.models.layers.frozen import FrozenEmbedding, FrozenLinear, LoRALinear
-from bigmodel.registry import models
+from bigmodel.registry import losses, models
 from tests.models.cases import spec
 from tests.test_model_parts import Stack
 
@@ -145,3 +146,16 @@ def test_a_transformer_with_updates_is_the_same_when_they_are_merged(precision):
     assert model.state_dict().keys() == {
         n for n in names if not n.endswith(("lora_a", "lora_b", "scale"))
     }
+
+
+def test_a_frozen_head_in_fewer_bits_is_called_by_the_loss(monkeypatch):
+    """Which otherwise multiplies by its weight."""
+    monkeypatch.setattr(cross_entropy, "_MANY_LOGITS", 0)
+    kind = spec("tokens", "next")  # of 11 words
+    loss = cross_entropy.CrossEntropy(losses.parse({"name": "cross_entropy"}), kind)
+    head = nn.Linear(64, 11).requires_grad_(False)
+    features, targets = torch.randn(3, 5, 64), torch.randint(0, 11, (3, 5))
+    before = loss.with_head(features, head, targets)
+    frozen = FrozenLinear(head)
+    frozen.compress("int8")
+    torch.testing.assert_close(loss.with_head(features, frozen, targets), before, rtol=1e-2, atol=0)

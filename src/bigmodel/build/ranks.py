@@ -13,6 +13,7 @@ from bigmodel.data.base import Dataset
 from bigmodel.data.batching.batches import Batches
 from bigmodel.distributed.ranks import Ranks
 from bigmodel.errors import ConfigError, counted
+from bigmodel.models.fine_tuning import FineTuningConfig
 from bigmodel.models.layers.batch_norm import batch_norms, synchronise_batch_norms
 from bigmodel.optim.optimizers.elementwise import is_elementwise
 from bigmodel.runtime.device import Runtime
@@ -49,13 +50,20 @@ def check_ranks(ranks: Ranks, degrees: Degrees, train: Batches, config: RunConfi
             f"{key}: a batch of {counted(min(train.grouped, len(train)), 'sample')} has no row for each."
             " Use fewer ranks, or a larger data.batch_size."
         )
-    if degrees.tensor > 1 and (rank := config.fine_tuning.lora.rank) is not None:
-        raise ConfigError(
-            f"device.parallel.tensor={degrees.tensor}: layers with updates (model.lora.rank={rank}) are"
-            " not split over ranks. Use device.parallel.shard, or leave both out."
-        )
+    _check_split(degrees, config.fine_tuning)
     if degrees.share_weights:
         _check_shared(config)
+
+
+def _check_split(degrees: Degrees, tuning: FineTuningConfig) -> None:
+    """Refuses layers that are not split over ranks."""
+    kept = {"model.lora.rank": tuning.lora.rank, "model.frozen_precision": tuning.frozen_precision}
+    for key, value in kept.items():
+        if degrees.tensor > 1 and value not in (None, "fp32"):
+            raise ConfigError(
+                f"device.parallel.tensor={degrees.tensor}: with {key}={value} layers are not split over"
+                " ranks. Use device.parallel.shard, or leave both out."
+            )
 
 
 def _check_shared(config: RunConfig) -> None:

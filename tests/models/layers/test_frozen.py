@@ -124,12 +124,14 @@ def test_what_is_stored_takes_less_memory():
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_an_embedding_looks_up_the_same_rows(precision):
+    """And can be shown, copied and saved like any other."""
     torch.manual_seed(0)
     embedding = nn.Embedding(20, 8, padding_idx=0)
     frozen, tokens = FrozenEmbedding(embedding, precision), torch.tensor([[0, 3], [19, 3]])
     found = frozen(tokens)
     assert (found.dtype, found.shape) == (torch.float32, (2, 2, 8))
     torch.testing.assert_close(found, embedding(tokens), atol=0.02, rtol=0.01)
+    assert "20, 8, padding_idx=0" in repr(frozen)
     merged = frozen.merged()
     assert type(merged) is nn.Embedding
     assert merged.padding_idx == 0

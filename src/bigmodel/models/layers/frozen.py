@@ -29,6 +29,7 @@ class FrozenLinear(Linear):
     Shapes: (…, in_features) → (…, out_features).
     """
 
+    is_linear = False  # no loss may multiply by `weight` itself
     scale: nn.Parameter | None
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -127,6 +128,7 @@ class FrozenEmbedding(nn.Embedding):
     Shapes: (…) → (…, embedding_dim), in fp32.
     """
 
+    max_norm, norm_type, scale_grad_by_freq, sparse = None, 2.0, False, False  # torch's defaults
     scale: nn.Parameter | None
 
     def __init__(self, layer: nn.Embedding, precision: FrozenPrecision) -> None:
