@@ -43,6 +43,11 @@ MISTAKES = [
     (["data=mnist", "data.root=nowhere"], ["nowhere", "train-images-idx3-ubyte"]),
     (["trainer.ema=0.9", "optimizer=schedule_free_adamw"], ["trainer.ema=0.9", "schedule_free_adamw"]),
     (["trainer.epochs=1,2"], ["trainer.epochs", "-m"]),
+    (["model.freeze=[layer]"], ["model.freeze", "Did you mean 'layers'?"]),
+    (["model.freeze=['*']"], ["model.freeze", "nothing is left to train"]),
+    (["model.lora.rank=8"], ["model.lora.rank=8", "model.pretrained"]),
+    (["optimizer.layer_decay=0.5"], ["optimizer.layer_decay=0.5", "optimizer.rates"]),
+    (["optimizer.rates={hed: 10}"], ["optimizer.rates", "Did you mean 'head'?"]),
     (["cnn"], ["cnn"]),
     (["--help", "model=cnnn"], ["cnnn", "Did you mean 'cnn'?"]),
 ]

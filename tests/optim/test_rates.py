@@ -119,3 +119,14 @@ def test_what_cannot_be_done_is_refused():
     del optimizer.param_groups[0]["lr"]
     with pytest.raises(SpecError, match="need param_groups with an 'lr'"):
         scale_rates(optimizer, Stack(), DECAY)
+
+
+def test_an_optimizer_that_wraps_another_shares_its_groups_still():
+    """As sharpness-aware ones do, which are users' own."""
+    model = Stack()
+    inner = torch.optim.SGD(model.parameters(), lr=1.0)
+    outer = torch.optim.SGD(model.parameters(), lr=1.0)
+    outer.param_groups = inner.param_groups
+    scale_rates(outer, model, DECAY)
+    assert outer.param_groups is inner.param_groups
+    assert {group["lr"] for group in inner.param_groups} == {1, 0.5, 0.25, 0.125, 0.0625}
