@@ -264,7 +264,11 @@ def run_script(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["bench", "prove_reliability", "prove_coverage", "figures", "baselines", "small_tables"]
+    "script",
+    [
+        *("bench", "prove_reliability", "prove_coverage", "figures", "baselines"),
+        *("small_tables", "small_texts"),
+    ],
 )
 def test_a_wrong_argument_of_a_script_is_found(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as end:

@@ -62,6 +62,8 @@ def test_a_run_is_as_long_as_its_data_asks_for() -> None:
     assert Plan.of(TrainerConfig(max_steps=7), steps_per_epoch=8).steps == 7
     given = Plan.of(TrainerConfig(epochs=2), steps_per_epoch=8)
     assert (given.epochs, given.auto) == (2, "")
+    texts = [Plan.of(TrainerConfig(), steps, usual_epochs=10).epochs for steps in (8, 99, 101)]
+    assert texts == [125, 11, 10]
     tuned = [Plan.of(TrainerConfig(), steps, fine_tuning=True).epochs for steps in (5, 40, 500)]
     assert tuned == [30, 8, 4], "300 steps, but 4 to 30 epochs"
     quick = Plan.of(TrainerConfig(limit=LimitConfig(train=2)), steps_per_epoch=2)

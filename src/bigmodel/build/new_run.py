@@ -64,8 +64,8 @@ from bigmodel.runtime.device import (
     measure_kernels,
     prepare,
 )
-from bigmodel.spec import DataSpec, Features, NextTokens
-from bigmodel.training.plan import Monitored, Plan, monitored
+from bigmodel.spec import DataSpec, Features, NextTokens, Tokens
+from bigmodel.training.plan import TEXT_EPOCHS, USUAL_EPOCHS, Monitored, Plan, monitored
 from bigmodel.training.run import Run
 from bigmodel.training.state import State
 from bigmodel.training.text_samples import TextSampler
@@ -130,7 +130,8 @@ def build_run(
     config = suit_target(config, dataset.spec)
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
-    plan = Plan.of(trainer, train.steps_per_epoch, config.fine_tuning.pretrained is not None)
+    pretrained, usual_epochs = config.fine_tuning.pretrained is not None, _usual_epochs(dataset.spec)
+    plan = Plan.of(trainer, train.steps_per_epoch, pretrained, usual_epochs)
     typed, config = config, _with_decay(config, dataset, plan)
     with closing((val or train).epoch(0)) as batches:
         first = next(batches)
@@ -275,6 +276,11 @@ def _text_sampler(
     pairs, beams = getattr(config.data, "bleu_pairs", 0), getattr(config.data, "beams", 1)
     sampler = TextSampler.of(dataset, model, runtime.device, pairs, beams)
     return sampler, metric_names(dataset.spec.target) | ({} if sampler is None else sampler.metrics)
+
+
+def _usual_epochs(spec: DataSpec) -> int:
+    is_text = isinstance(spec.input, Tokens) and not isinstance(spec.target, NextTokens)
+    return TEXT_EPOCHS if is_text else USUAL_EPOCHS
 
 
 def _with_decay(config: RunConfig, dataset: Dataset, plan: Plan) -> RunConfig:

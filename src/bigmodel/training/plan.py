@@ -18,6 +18,8 @@ Count = Annotated[int, Field(ge=1)]
 
 USUAL_EPOCHS, LEAST_STEPS = 30, 1000
 """How long `trainer.epochs=auto` is: so many epochs, but at least so many steps."""
+TEXT_EPOCHS = 10
+"""The same for texts with labels: most words are rare, and soon learnt by heart."""
 FINE_TUNING_EPOCHS, FINE_TUNING_STEPS = 4, 300
 """The same for a model that starts from pretrained weights, and at most `USUAL_EPOCHS`. BERT's authors
 took 2 to 4 epochs; on few samples more are better (Mosbach et al. 2020, arXiv:2006.04884)."""
@@ -80,8 +82,8 @@ class TrainerConfig(Config):
 
     epochs: Count | Literal["auto"] = Field(
         "auto",
-        description="passes over the training set; auto: 30, or as many as make 1,000 steps; from"
-        " pretrained weights 4 to 30, for 300",
+        description="passes over the training set; auto: 30, for texts with labels 10, or as many as"
+        " make 1,000 steps; from pretrained weights 4 to 30, for 300",
     )
     max_steps: int | None = Field(
         None, ge=1, description="optimizer steps in all; if set, it replaces epochs"
@@ -243,13 +245,20 @@ class Plan:
     auto: str = ""
 
     @classmethod
-    def of(cls, config: TrainerConfig, steps_per_epoch: int, fine_tuning: bool = False) -> Plan:
+    def of(
+        cls,
+        config: TrainerConfig,
+        steps_per_epoch: int,
+        fine_tuning: bool = False,
+        usual_epochs: int = USUAL_EPOCHS,
+    ) -> Plan:
         """Turns the configured intervals into steps, and chooses what is left to the data.
 
         Args:
             fine_tuning: the model starts from pretrained weights.
+            usual_epochs: of a model that does not, on data of this kind.
         """
-        steps, auto = _length(config, steps_per_epoch, fine_tuning)
+        steps, auto = _length(config, steps_per_epoch, fine_tuning, usual_epochs)
         epochs = math.ceil(steps / steps_per_epoch)
         fewest = min(epochs / MOST_EVALUATIONS, EPOCHS_OF_STEPS / steps_per_epoch)
         usual = max(1, math.ceil(fewest))
@@ -299,7 +308,9 @@ class Plan:
         )
 
 
-def _length(config: TrainerConfig, steps_per_epoch: int, fine_tuning: bool) -> tuple[int, str]:
+def _length(
+    config: TrainerConfig, steps_per_epoch: int, fine_tuning: bool, usual_epochs: int
+) -> tuple[int, str]:
     """Optimizer steps of a run, and why there are as many, if that follows from the data.
 
     A run on less data than there is (`trainer.limit`) is a quick look, and gets no more epochs for it.
@@ -312,6 +323,6 @@ def _length(config: TrainerConfig, steps_per_epoch: int, fine_tuning: bool) -> t
         epochs = max(FINE_TUNING_EPOCHS, math.ceil(FINE_TUNING_STEPS / steps_per_epoch))
         return min(epochs, USUAL_EPOCHS) * steps_per_epoch, "auto, from pretrained weights"
     enough = math.ceil(LEAST_STEPS / steps_per_epoch)
-    if enough <= USUAL_EPOCHS or config.limit.train is not None:
-        return USUAL_EPOCHS * steps_per_epoch, "auto"
+    if enough <= usual_epochs or config.limit.train is not None:
+        return usual_epochs * steps_per_epoch, "auto"
     return enough * steps_per_epoch, f"auto: {LEAST_STEPS:,} steps"
