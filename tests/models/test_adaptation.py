@@ -14,6 +14,7 @@ from tests.test_model_parts import Stack
 
 
 def tuning(rank=2, freeze=(), **lora):
+    lora = {"train": ["head"]} | lora
     return FineTuningConfig(freeze=list(freeze), lora=LoRAConfig(rank=rank, **lora))
 
 
@@ -25,9 +26,9 @@ def trained(model):
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_all_linear_layers_in_blocks_have_updates_and_the_head_is_trained():
+def test_all_linear_layers_in_blocks_have_updates_and_a_new_head_is_trained():
     model = Stack()
-    add_updates(model, tuning())
+    add_updates(model, tuning(train=[]), new=["head.weight", "head.bias"])
     assert updated(model) == [f"blocks.{n}.linear" for n in range(3)]
     updates = {f"blocks.{n}.linear.lora_{m}" for n in range(3) for m in "ab"}
     assert trained(model) == {"head.weight", "head.bias"} | updates

@@ -111,7 +111,9 @@ def updates(model: nn.Module, lora: LoRAConfig) -> list[str]:
     if not names:
         return []
     first = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    beside = f"; in full: {', '.join(lora.train)}" if lora.train else ""
+    trained = [name.split(".") for name, p in model.named_parameters() if p.requires_grad]
+    whole = dict.fromkeys(path[0] for path in trained if path[-1] not in ("lora_a", "lora_b"))
+    beside = f"; in full: {', '.join(whole)}" if whole else ""
     return [f"rank {lora.rank} in {counted(len(names), 'layer')}: {first}{beside}"]
 
 

@@ -32,7 +32,9 @@ class LoRAConfig(Config):
         min_length=1,
         description="linear layers, such as [*.qkv]; null: all in the blocks",
     )
-    train: list[str] = Field(["head"], description="parts that are trained in full beside")
+    train: list[str] = Field(
+        [], description="parts that are trained in full beside, such as [head]; a new head is anyway"
+    )
 
     @property
     def factor(self) -> float:

@@ -38,7 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tuning(base: Path, precision: str = "fp32", **lora: Any) -> dict[str, Any]:
-    lora = {"rank": 2, "dropout": 0.2} | lora
+    lora = {"rank": 2, "dropout": 0.2, "train": ["head"]} | lora
     return {"pretrained": str(base), "frozen_precision": precision, "lora": lora}
 
 
@@ -69,8 +69,19 @@ def test_it_begins_as_its_base(tmp_path: Path, base: Path) -> None:
     assert dict(run.info.rows)["Model"].endswith("are trained (2.36%)")
 
 
+def test_a_head_that_was_loaded_is_frozen_and_a_new_one_trained(tmp_path: Path, base: Path) -> None:
+    """The head is a new one for other classes."""
+    for name, data, beside in [("same", {}, ""), ("other", {"data.outputs": 4}, "; in full: head")]:
+        run = new_run(tmp_path / name, tuning(base, train=[]), **data)
+        assert dict(run.info.rows)["LoRA"].endswith(f"feed_forward.contract, …{beside}")
+        fit(run)
+        loaded = load(tmp_path / name)
+        torch.testing.assert_close(outputs(loaded, run), outputs(run.state.model, run))
+
+
 def load(folder: Path) -> torch.nn.Module:
-    return load_run(str(folder), "last", "cpu", [], lambda _: None).model
+    """With the best weights, which a run has in its model when it is over."""
+    return load_run(str(folder), "best", "cpu", [], lambda _: None).model
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
@@ -154,10 +165,7 @@ def test_another_run_can_start_from_it(tmp_path: Path, base: Path, tuned: str) -
         options = {"pretrained": str(base), "frozen_precision": "int8", "freeze": ["blocks"]}
     fit(new_run(tmp_path / "first", options, **{"trainer.epochs": 1}))
     run = new_run(tmp_path / "second", {"pretrained": str(tmp_path / "first")})
-    assert torch.equal(
-        outputs(run.state.model, run),
-        outputs(load_run(str(tmp_path / "first"), "best", "cpu", [], lambda _: None).model, run),
-    )
+    assert torch.equal(outputs(run.state.model, run), outputs(load(tmp_path / "first"), run))
 
 
 def test_frozen_parts_in_int8_are_saved_and_go_on(tmp_path: Path) -> None:
