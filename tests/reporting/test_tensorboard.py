@@ -20,11 +20,12 @@ from tensorboard.plugins.pr_curve import metadata as pr_metadata
 from tensorboard.util import tensor_util
 from torch import nn
 
+from bigmodel.models.summary import Layer
 from bigmodel.reporting import tensorboard as module
 from bigmodel.reporting import tensorboard_events as events
 from bigmodel.reporting.base import EvaluationResult, Labels, PredictedSample, Sinks
 from bigmodel.reporting.tensorboard import TensorBoard, hyperparameters
-from bigmodel.reporting.tensorboard_texts import sample_table
+from bigmodel.reporting.tensorboard_texts import model_table, sample_table
 from tests.reporting import facts
 
 
@@ -490,3 +491,14 @@ def test_a_record_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         sink.record(record, record)
     assert handed_on == [pytest.approx(events.FLUSH_SECONDS * times) for times in (1.1, 2.2, 3.3, 4.4)]
     sink.close()
+
+
+def test_frozen_parameters_have_a_column_if_there_are_any() -> None:
+    layers = [Layer("body", "Linear", "2", 1200, 1200), Layer("head", "Linear", "3", 9)]
+    assert model_table(layers).splitlines()[-3:] == [
+        "| body | Linear | 2 | 1,200 | 1,200 |",
+        "| head | Linear | 3 | 9 | 0 |",
+        "| **total** |  |  | **1,209** | **1,200** |",
+    ]
+    assert "frozen" in model_table(layers).splitlines()[0]
+    assert "frozen" not in model_table(layers[1:])
