@@ -13,9 +13,7 @@ def unfreeze(run: Run, epoch: int) -> None:
     run.step.retrain()
     train_mode(run.step.parallel.model)
     run.engine.retrain()
-    sizes = [(p.numel(), p.requires_grad) for p in run.step.model.parameters()]
-    trained, total = (
-        sum(size for size, is_trained in sizes if is_trained),
-        sum(size for size, _ in sizes),
-    )
+    parameters = list(run.step.model.parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in parameters)
     run.sinks.message(f"From epoch {epoch + 1} on, {trained:,} of {total:,} parameters are trained.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,22 @@ def adapt(model: nn.Module, config: FineTuningConfig, new: Collection[str]) -> B
         ConfigError: see `add_updates`.
     """
     add_updates(model, config, new)
-    digest = digest_of(_unchanged(model, new)) if config.lora.rank is not None else ""
+    digest = digest_of(_unchanged(model, set(new))) if config.lora.rank is not None else ""
     compress_frozen(model, config.frozen_precision)
     if not digest:
         return None
     path = str(Path(str(config.pretrained)).expanduser().resolve())
-    return BaseWeights(path, digest, frozenset(_unchanged(model, new)))
+    return BaseWeights(path, digest, frozenset(_unchanged(model, set(new))))
 
 
-def _unchanged(model: nn.Module, new: Collection[str]) -> dict[str, nn.Parameter]:
+def _unchanged(model: nn.Module, new: Set[str]) -> dict[str, nn.Parameter]:
     """The parameters that neither training nor anything else has changed since they were loaded."""
+    weights = {name.rpartition(".")[0] for name in new if name.endswith(".weight")}
+    scales = {f"{layer}.scale" for layer in weights}  # of weights in fewer bits
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if not parameter.requires_grad and not {name, f"{name.rpartition('.')[0]}.weight"} & set(new)
+        if not (parameter.requires_grad or name in scales or name in new)
     }
 
 
