@@ -123,9 +123,9 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", type=Path, help="folder of the four files of Fashion-MNIST")
-    parser.add_argument("--rows", type=int, default=4000, help="adverts to learn from")
+    parser.add_argument("--rows", type=int, default=2000, help="adverts to learn from")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each line")
-    parser.add_argument("--epochs", type=int, default=15, help="of each run")
+    parser.add_argument("--epochs", type=int, default=10, help="of each run")
     return parser
 
 

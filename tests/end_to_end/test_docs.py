@@ -168,7 +168,7 @@ def write_data(folder: Path) -> None:
     (folder / "test.csv").write_text("\n".join([f"{head},price", *rows[:20], ""]))
     (folder / "new.csv").write_text("\n".join([head, *(row.rpartition(",")[0] for row in rows[:2]), ""]))
     photos = [f"photos/cat/{n % 8}.png" if n % 3 else "" for n in range(60)]
-    adverts = [f"{photo},chair number {n},{n % 9}" for n, photo in enumerate(photos)]
+    adverts = [f"{photo},chair number {n},{n % 9}.5" for n, photo in enumerate(photos)]
     (folder / "adverts.csv").write_text("\n".join(["photo,text,price", *adverts, ""]))
     reviews = "".join(f"it was {('bad', 'good')[n % 2]} {n},{n % 5}\n" for n in range(60))
     (folder / "reviews.csv").write_text("review,stars\n" + reviews)
@@ -323,6 +323,14 @@ def test_the_header_of_a_table_is_the_one_shown(command_there: Command) -> None:
     shown = next(b.text for b in pages.blocks() if b.text.startswith("Data: table"))
     assert len(shown.splitlines()) == 3
     assert shown in result.out
+
+
+def test_the_header_of_a_table_with_files_is_the_one_shown(command_there: Command) -> None:
+    columns = ("data.columns.photo=image", "data.columns.text=text", "model=fusion")
+    result = command_there(
+        *quick(["data=table", "data.path=adverts.csv", "data.target=price", *columns])
+    )
+    assert next(b.text for b in pages.blocks() if b.text.startswith("Pictures: ")) in result.out
 
 
 def test_every_block_says_what_it_is() -> None:

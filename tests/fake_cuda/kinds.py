@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 _SAMPLES = {"name": "synthetic", "samples": 80, "batch_size": 12}
 _CLASSES = _SAMPLES | {"target": "classes", "outputs": 3}
 
@@ -23,6 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "chat": {"name": "chat", "unit": "byte", "context": 32, "batch_size": 4},
     "texts": {"name": "text_labels", "unit": "character", "batch_size": 12},
     "pairs": {"name": "pairs", "vocab_size": 300, "batch_tokens": 512, "length": 8, "bleu_pairs": 2},
+    "several": {"name": "table", "target": ["price", "label"], "vocab_size": 300, "batch_size": 12},
 }
 
 
@@ -40,11 +43,26 @@ def data_of(kind: str, folder: Path) -> dict[str, Any]:
     if kind == "texts":
         rows = (f"{'a word ' * (1 + n % 4)}{n},{'yes' if n % 2 else 'no'}\n" for n in range(60))
         settings["path"] = _written(folder / "texts.csv", "text,label\n" + "".join(rows))
+    if kind == "several":
+        picture = _written_picture(folder / "photo.png")
+        rows = (
+            f"{picture},{'a word ' * (1 + n % 4)},{n % 5},{n}.5,{'yes' if n % 2 else 'no'}\n"
+            for n in range(80)
+        )
+        settings["path"] = _written(
+            folder / "several.csv", "photo,text,age,price,label\n" + "".join(rows)
+        )
+        settings |= {"columns": {"photo": "image", "text": "text"}, "cache": None}
     if kind == "pairs":
         for side, word in (("source", "eins"), ("target", "one")):
             lines = (f"{word} {n % 9} {word} {n % 7}\n" for n in range(400))
             settings[side] = _written(folder / side, "".join(lines))
     return settings
+
+
+def _written_picture(path: Path) -> str:
+    Image.new("RGB", (8, 8), "green").save(path)
+    return path.name
 
 
 def _written(path: Path, text: str) -> str:

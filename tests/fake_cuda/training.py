@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention": {"name": "attention", "dim": 8},
     "cnn": {"name": "cnn", "channels": [4, 8]},
     "fnn": {"name": "fnn", "hidden_sizes": [8]},
+    "fusion": {"name": "fusion", "dim": 8, "num_heads": 2},
     "rnn": {"name": "rnn", "hidden_size": 8, "num_layers": 2, "dropout": 0.1},
     "transformer": {"name": "transformer", "dim": 16, "depth": 2, "num_heads": 2},
 }
@@ -64,6 +65,7 @@ READERS = {
     "padded": {"rnn", "transformer"},
     "chat": {"transformer"},
     "pairs": {"transformer"},
+    "several": {"fusion"},
 }
 """Kinds of data that not all models are tried on; the rest read none of it, or much the same."""
 
