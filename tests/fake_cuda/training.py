@@ -159,5 +159,14 @@ def test_packed_texts_are_attended_to_one_by_one(tmp_path: Path, precision: str)
     trained(tmp_path, settings_of(tmp_path, "packed", precision, more))
 
 
+@pytest.mark.parametrize("precision", MIXED)
+def test_frozen_parts_in_fewer_bits(tmp_path: Path, precision: str) -> None:
+    frozen = {"freeze": ["embedding", "blocks.0"], "frozen_precision": "int8"}
+    more = {"model": SMALL["transformer"] | {"dim": 128} | frozen, "optimizer.layer_decay": 0.5}
+    run = trained(tmp_path, settings_of(tmp_path, "text", precision, more))
+    weight = run.state.model.get_parameter("blocks.0.attention.qkv.weight")
+    assert (weight.dtype, weight.device.type) == (torch.int8, "cuda")
+
+
 def test_no_model_is_left_out() -> None:
     assert SMALL.keys() == set(registry.models.names())
