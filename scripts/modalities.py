@@ -53,6 +53,7 @@ USED = (
 
 KINDS = {"photo": "image", "text": "text", "age": "number"}
 HEAD = ("photo", "text", "age", "price", "split")
+DROPOUTS = (0.0, 0.1)
 MISSING = 0.1
 NOISE = 0.1  # deviation of the logarithm of a price
 
@@ -138,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for columns in USED:
             found = [figures(trained(table, columns, seed, [epochs])) for seed in seeds]
             print(row(", ".join(columns), found), flush=True)
-        for dropout in (0.0, 0.1):
+        for dropout in DROPOUTS:
             more = [epochs, f"model.modality_dropout={dropout}"]
             runs = [trained(table, USED[-1], seed, more) for seed in seeds]
             for column in HEAD[:2]:
