@@ -230,6 +230,7 @@ def test_settings_that_every_entry_has_are_parsed_apart() -> None:
     registry.register("first", ThingConfig)(lambda config: config)
     values = {"name": "first", "lr": 0.5, "seed": 3}
     assert registry.parse(values).model_dump()["lr"] == 0.5
+    assert registry.parse(values | {"lr": None}).model_dump()["lr"] == 0.1
     assert registry.parse_shared(values) == Everywhere(seed=3)
     with pytest.raises(ConfigError, match=r"thing\.seed=-1: should be greater than or equal to 0"):
         registry.parse_shared({"name": "first", "seed": -1})

@@ -80,7 +80,8 @@ class Registry:
         package: module or package whose import registers the built-in entries.
         call: the arguments and the result of an entry, as a signature.
         shared: module and class, as `module:Class`, of settings that every entry has; empty: there are
-            none. An entry's own setting of the same name replaces a shared one.
+            none. An entry's own setting of the same name replaces a shared one, whose default then
+            means the entry's own.
     """
 
     def __init__(self, kind: str, package: str, call: str = "(config)", shared: str = "") -> None:
@@ -162,6 +163,10 @@ class Registry:
             )
         schema = self.entry(values["name"]).config
         own = {k: v for k, v in values.items() if k not in self._shared_fields(schema)}
+        for name in set(self.shared.model_fields) & set(schema.model_fields) & set(own):
+            # All shared settings are composed, and the entry has a default of its own.
+            if own[name] == _plain_default(self.shared, name) != _plain_default(schema, name):
+                del own[name]
         return validate(schema, own, self.kind)
 
     def parse_shared(self, values: Mapping[str, Any]) -> Config:
@@ -259,6 +264,11 @@ metrics = Registry("metrics", "bigmodel.metrics", "(config, target) -> SumMetric
 """Not a group of the configuration, as the others are: a run may have several."""
 
 REGISTRIES = {registry.kind: registry for registry in (models, data, losses, optimizers, schedulers)}
+
+
+def _plain_default(schema: type[Config], name: str) -> Any:
+    default = schema.model_fields[name].get_default(call_default_factory=True)
+    return default.model_dump(mode="json") if isinstance(default, Config) else default
 
 
 def validate(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:

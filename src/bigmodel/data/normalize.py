@@ -15,6 +15,13 @@ from bigmodel.errors import DataError
 from bigmodel.spec import Classes, Multitask, Target, Values
 
 
+class ImageSize(NamedTuple):
+    """Height and width of the images that a pretrained model was trained with."""
+
+    height: int
+    width: int
+
+
 class ImageScaling(NamedTuple):
     """Mean and deviation of each channel, of pixels from 0 to 1, that a pretrained model was trained
     with: both (channels, 1, 1)."""

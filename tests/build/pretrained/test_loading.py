@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bigmodel.build.new_run import build_run
-from bigmodel.errors import BigModelError, CheckpointError, ConfigError, SpecError
+from bigmodel.errors import CheckpointError, ConfigError, SpecError
 from bigmodel.explain.pieces import pieces_of
 from bigmodel.training.run import Run
 from tests.hugging_face import LENGTH, TEXTS, transformers, write_folder, write_table
@@ -117,6 +118,50 @@ def test_a_head_for_other_classes_is_new(tmp_path: Path) -> None:
     assert values["pretrained"] == str(tmp_path / "folder")
 
 
+@torch.no_grad()
+def test_classes_in_another_order_keep_their_heads(tmp_path: Path) -> None:
+    theirs = write_folder(tmp_path / "folder", "bert")
+    path = tmp_path / "folder" / "config.json"
+    names = {"0": "odd", "1": "bad", "2": "good"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": names}))
+    run = text_run(tmp_path, tmp_path / "folder", labels=["good", "bad", "odd"])
+    assert "new" not in head_row(run)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "folder")
+    given = tokenizer(TEXTS[:5], padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
+    expected = theirs(**given).logits[:, [1, 2, 0]]  # bad, good, odd
+    assert torch.allclose(run.state.model.eval()(given["input_ids"]), expected, atol=2e-5)
+
+
+def test_a_head_that_would_see_something_else_is_new(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", "bert")
+    run = text_run(tmp_path, tmp_path / "folder", {"model.readout": "mean"}, **{"model.readout": "mean"})
+    assert "; new: head.weight, head.bias; left: pooler.bias" in head_row(run)
+    usual = text_run(tmp_path, tmp_path / "folder", **{"model.readout": "mean"})
+    assert usual.settings["model"]["readout"] == "pooled", "as the weights have it, unless it is typed"
+
+
+def test_images_have_the_size_that_the_model_was_trained_with(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", "vit")
+    settings = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.1, 0.2, 0.3]}
+    (tmp_path / "folder" / "preprocessor_config.json").write_text(json.dumps(settings))
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(6):
+            picture = Image.effect_noise((20, 20), 50 + number).convert("RGB")
+            picture.save(tmp_path / "photos" / label / f"{number}.png")
+    data = {"name": "images", "path": str(tmp_path / "photos"), "cache": None, "channels": 3}
+    model = {"name": "transformer", "pretrained": str(tmp_path / "folder")}
+    run = build_run(config({"data": data, "model": model}), tmp_path / "run")
+    assert run.dataset.spec.input.shape == (3, 12, 12)
+    assert run.settings["data"]["size"] == 12
+    mean = run.dataset.mean
+    assert mean is not None
+    assert mean.flatten().tolist() == pytest.approx(settings["image_mean"])
+    typed = replace(config({"data": {**data, "size": 20}, "model": model}), changed={"data.size": "20"})
+    run = build_run(typed, tmp_path / "run")
+    assert "; 10 positions interpolated to 26; new: head" in head_row(run)
+
+
 def test_a_model_that_wrote_can_classify(tmp_path: Path) -> None:
     """Its head was tied to its embedding, and it has no token for padding."""
     write_folder(tmp_path / "folder", "gpt2")
@@ -161,7 +206,7 @@ def test_other_shapes_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_longer_texts_than_positions_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "folder", "bert")
-    with pytest.raises(CheckpointError, match=r"has 24 positions.*to at most 24"):
+    with pytest.raises(CheckpointError, match=r"has 24 positions.* Set data\.length to at most 24"):
         text_run(tmp_path, tmp_path / "folder", **{"data.length": 30})
 
 
@@ -195,10 +240,27 @@ def test_another_model_than_the_weights_are_of_is_refused(tmp_path: Path) -> Non
 
 
 def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path / "folder", "vit")
-    with pytest.raises(BigModelError) as caught:
-        text_run(tmp_path, tmp_path / "folder")
-    assert isinstance(caught.value, SpecError | CheckpointError)
+    write_folder(tmp_path / "vit", "vit")
+    with pytest.raises(SpecError, match="a vit reads images, and data=text_labels holds"):
+        text_run(tmp_path, tmp_path / "vit")
+    write_folder(tmp_path / "bert", "bert")
+    (tmp_path / "text.txt").write_text(" ".join(TEXTS * 20))
+    data = {"name": "text", "path": str(tmp_path / "text.txt"), "cache": None}
+    model = {"name": "transformer", "pretrained": str(tmp_path / "bert")}
+    with pytest.raises(SpecError, match="a bert sees whole texts and was not trained to write them"):
+        build_run(config({"data": data, "model": model}), tmp_path / "run")
+
+
+def test_windows_are_no_longer_than_the_model_can_read(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", "gpt2")
+    (tmp_path / "text.txt").write_text(" ".join(TEXTS * 20))
+    data = {"name": "text", "path": str(tmp_path / "text.txt"), "cache": None}
+    model = {"name": "transformer", "pretrained": str(tmp_path / "folder")}
+    run = build_run(config({"data": data, "model": model}), tmp_path / "run")
+    assert run.settings["data"]["context"] == LENGTH
+    typed = config({"data": {**data, "context": 30}, "model": model})
+    with pytest.raises(CheckpointError, match=r"has 24 positions.* Set data\.context to at most 24"):
+        build_run(typed, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

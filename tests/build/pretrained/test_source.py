@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bigmodel.build.pretrained.source import read_source
-from bigmodel.data.normalize import ImageScaling
+from bigmodel.data.normalize import ImageScaling, ImageSize
 from bigmodel.data.texts.vocabulary import Vocabulary
-from bigmodel.errors import BigModelError, CheckpointError, ConfigError
+from bigmodel.errors import BigModelError, CheckpointError, ConfigError, DataError
 from tests.hugging_face import KINDS, write_folder
 
 
@@ -110,29 +110,77 @@ def test_a_file_of_weights_alone_is_recognised_by_its_names(tmp_path: Path) -> N
 
 def test_images_are_scaled_as_the_model_expects(tmp_path: Path) -> None:
     write_folder(tmp_path, "vit")
-    assert read_source(str(tmp_path)).inputs == ()
+    (size,) = read_source(str(tmp_path)).inputs
+    assert size == ImageSize(12, 12)
     settings = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.1, 0.2, 0.3]}
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(settings))
-    (scaling,) = read_source(str(tmp_path)).inputs
+    _, scaling = read_source(str(tmp_path)).inputs
     assert isinstance(scaling, ImageScaling)
     assert scaling.mean.flatten().tolist() == pytest.approx(settings["image_mean"])
     assert scaling.std.shape == (3, 1, 1)
-    change(path, do_normalize=False)
-    assert read_source(str(tmp_path)).inputs == ()
+    for without in ({"do_normalize": False}, {"do_normalize": True, "image_mean": None}):
+        change(path, **without)
+        assert read_source(str(tmp_path)).inputs == (size,)
 
 
-def test_a_sentence_encoder_is_read_out_as_it_was_trained(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"do_rescale": False},
+        {"image_std": [0, 1, 1]},
+        {"image_mean": [0.5]},
+        {"image_mean": [[0.5], [0.5], [0.5]]},
+    ],
+)
+def test_pixels_that_are_scaled_in_another_way_are_refused(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    write_folder(tmp_path, "vit")
+    settings = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.1, 0.2, 0.3], **wrong}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match=r"preprocessor_config\.json has image_mean=.* Needed are"):
+        read_source(str(tmp_path))
+
+
+def test_classes_are_in_the_order_of_the_outputs(tmp_path: Path) -> None:
+    write_folder(tmp_path, "bert", num_labels=12)
+    names = {str(number): f"k{number}" for number in sorted(range(12), key=str)}
+    change(tmp_path / "config.json", id2label=names)
+    assert read_source(str(tmp_path)).labels == tuple(f"k{number}" for number in range(12))
+
+
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path, "bert")
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
-    assert read_source(str(tmp_path)).options["readout"] == "mean"
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.weight"
+    save_file(weights | {name: weights[name].to(torch.int8)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{name} holds whole numbers: the weights are quantised"):
+        read_source(str(tmp_path)).weights(2)
+    change(tmp_path / "config.json", quantization_config={"load_in_8bit": True})
+    with pytest.raises(ConfigError, match="its weights are quantised"):
+        read_source(str(tmp_path))
+
+
+def test_older_files_of_torch_are_read(tmp_path: Path) -> None:
+    weights = {"hidden.weight": torch.ones(2, 2)}
+    torch.save(weights, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    assert read_source(str(tmp_path / "old.bin")).weights(0)[0].keys() == weights.keys()
+
+
+def test_a_pointer_to_weights_is_told_from_damage(tmp_path: Path) -> None:
+    write_folder(tmp_path, "bert")
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid 1\n")
+    with pytest.raises(CheckpointError, match="is only a pointer of Git LFS"):
+        read_source(str(tmp_path)).weights(2)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nothing", r"there is no such file or folder\.$"),
+        ("n" * 300, r"there is no such file or folder\.$"),
+        (" ", r"there is no such file or folder\.$"),
         ("owner/some-model", r"hf download owner/some-model --local-dir some-model, then model\.pretr"),
         ("notes.txt", r"is neither a folder nor a file of weights, whose names end in \.safetensors"),
         ("empty", "has no config.json, which says what the model is made of"),
@@ -154,6 +202,11 @@ def test_what_is_no_model_is_refused(
     [
         ("config.json", {"model_type": "t5"}, "model_type=t5. Known are bert, gpt2, llama, vit"),
         ("config.json", {"hidden_act": "sigmoid"}, "hidden_act=sigmoid, which cannot be read"),
+        ("config.json", {"model_type": ["bert"]}, r"model_type=\['bert'\]. Known are bert"),
+        ("config.json", {"id2label": [["a"]]}, "no usable"),
+        ("config.json", {"id2label": "ab"}, "no usable"),
+        ("config.json", {"vocab_size": "many"}, "vocab_size=many, which is no number of tokens"),
+        ("config.json", {"hidden_size": "48"}, "its config.json: model.dim='48': should be a valid"),
         (
             "config.json",
             {"num_hidden_layers": None},

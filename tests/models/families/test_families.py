@@ -240,6 +240,9 @@ def test_what_cannot_be_read_is_named() -> None:
         FAMILIES["llama"].options(
             theirs | {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}
         )
+    scaled = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "mscale": 0.7}
+    with pytest.raises(ConfigError, match="rope_parameters=mscale, which cannot be read"):
+        FAMILIES["llama"].options(theirs | {"rope_parameters": scaled})
     with pytest.raises(ConfigError, match="has biases in some layers"):
         FAMILIES["llama"].options(theirs | {"attention_bias": True})
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel.build.pretrained.source import Source
-from bigmodel.errors import CheckpointError
+from bigmodel.errors import CheckpointError, SpecError
 from bigmodel.models.families.base import Weights
 from bigmodel.registry import EntryConfig
 from bigmodel.spec import Classes, DataSpec, Image, NextTokens
@@ -19,6 +19,8 @@ LEAST = 0.9
 """Share of the model without its head that has to be loaded."""
 
 _LISTED = 6  # names in a message or in a row of the header
+_LENGTHS = {"text": "data.context", "chat": "data.context", "table": "data.text_length"}
+"""The setting of the longest text, by source of the data; else data.length."""
 _POSITIONS = "positions.weight"
 
 
@@ -38,11 +40,11 @@ def load_weights(model: nn.Module, source: Source, config: EntryConfig, spec: Da
     Raises:
         CheckpointError: a shape differs, or less than `LEAST` of the model would be loaded.
     """
+    _check_kind(source, spec)
     given, left = source.weights(getattr(config, "depth", 0))
     own = model.state_dict()
-    given = _with_positions(given, own, spec, source)
-    if not _keeps_head(given, own, source, spec):
-        given = {name: weight for name, weight in given.items() if not _is_head(name)}
+    before, given = given, _with_positions(given, own, spec, source)
+    given = _with_head(given, own, source, config, spec)
     _check_shapes(given, own, source)
     loaded, new = [name for name in own if name in given], [name for name in own if name not in given]
     left = sorted({*left, *(name for name in given if name not in own and not _is_head(name))})
@@ -56,9 +58,29 @@ def load_weights(model: nn.Module, source: Source, config: EntryConfig, spec: Da
     model.load_state_dict({name: given[name] for name in loaded}, strict=False)
     total = _numbers(own, list(own))
     parts = [f"{_numbers(own, loaded):,} of {total:,} numbers from {source.about}"]
+    if isinstance(spec.input, Image) and given.get(_POSITIONS) is not before.get(_POSITIONS):
+        parts.append(f"{len(before[_POSITIONS])} positions interpolated to {len(given[_POSITIONS])}")
     parts += [f"new: {_listed(new)}"] if new else []
     parts += [f"left: {_listed(left)}"] if left else []
     return Loaded("; ".join(parts), new)
+
+
+def _check_kind(source: Source, spec: DataSpec) -> None:
+    """Raises SpecError if models of the family read other data, or cannot write."""
+    family = source.family
+    if family is None:
+        return
+    if not isinstance(spec.input, family.reads):
+        kind = "images" if family.reads is Image else "texts"
+        raise SpecError(
+            f"{source.where}: a {family.model_type} reads {kind}, and data={spec.name} holds"
+            f" {spec.input}."
+        )
+    if isinstance(spec.target, NextTokens) and family.writer is None:
+        raise SpecError(
+            f"{source.where}: a {family.model_type} sees whole texts and was not trained to write them,"
+            f" as data={spec.name} asks for. Use weights of a gpt2 or a llama, or data=text_labels."
+        )
 
 
 def _check_shapes(given: Weights, own: Mapping[str, Tensor], source: Source) -> None:
@@ -74,14 +96,23 @@ def _check_shapes(given: Weights, own: Mapping[str, Tensor], source: Source) -> 
         )
 
 
-def _keeps_head(given: Weights, own: Mapping[str, Tensor], source: Source, spec: DataSpec) -> bool:
-    """Whether the head is for the same classes, or for the same tokens."""
+def _with_head(
+    given: Weights, own: Mapping[str, Tensor], source: Source, config: EntryConfig, spec: DataSpec
+) -> Weights:
+    """The weights with the head if it is for the same tokens, or sees the same and is for the same
+    classes, which then come in the order that they have here."""
     heads = [name for name in own if _is_head(name) and name in given]
-    if any(given[name].shape != own[name].shape for name in heads):
-        return False
-    if isinstance(spec.target, Classes):
-        return source.labels == spec.target.names
-    return isinstance(spec.target, NextTokens)
+    same = all(given[name].shape == own[name].shape for name in heads)
+    if same and isinstance(spec.target, NextTokens):
+        return given
+    readout = getattr(config, "effective_readout", None)
+    sees_same = source.family is None or readout == source.family.readout
+    if same and sees_same and isinstance(spec.target, Classes):
+        names = spec.target.names
+        if len(set(names)) == len(names) and sorted(source.labels) == sorted(names):
+            order = torch.tensor([source.labels.index(name) for name in names])
+            return {**given, **{name: given[name][order] for name in heads}}
+    return {name: weight for name, weight in given.items() if not _is_head(name)}
 
 
 def _is_head(name: str) -> bool:
@@ -108,7 +139,7 @@ def _with_positions(
     if len(theirs) < len(ours):
         raise CheckpointError(
             f"{source.where}: has {len(theirs):,} positions, and the texts here have up to"
-            f" {len(ours):,} tokens. Set data.length, data.context or data.text_length to at most"
+            f" {len(ours):,} tokens. Set {_LENGTHS.get(spec.name, 'data.length')} to at most"
             f" {len(theirs):,}."
         )
     return {**given, _POSITIONS: theirs[: len(ours)]}

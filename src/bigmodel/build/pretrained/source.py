@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigmodel import registry
 from bigmodel.build.pretrained import tensors
 from bigmodel.build.pretrained.tokenizer import read_json, read_tokenizer
 from bigmodel.checkpointing import checkpoint
-from bigmodel.data.normalize import ImageScaling
+from bigmodel.data.normalize import ImageScaling, ImageSize
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.texts.chat_format import format_of
 from bigmodel.data.texts.vocabulary import LengthLimit
-from bigmodel.errors import CheckpointError, ConfigError, first_line
+from bigmodel.errors import CheckpointError, ConfigError, DataError, first_line
 from bigmodel.models.families import FAMILIES
 from bigmodel.models.families.base import Family, Weights
 from bigmodel.spec import Classes, Image, Tokens
@@ -77,7 +78,7 @@ def read_source(text: str, key: str = "model.pretrained") -> Source:
         CheckpointError, DataError: a part of it cannot be read.
     """
     where, path = f"{key}={text}", Path(text).expanduser()
-    if not path.exists():
+    if not text.strip() or not _is_there(path):
         raise ConfigError(f"{where}: there is no such file or folder.{_download(text, key)}")
     if path.is_dir() and ((path / "checkpoints").is_dir() or (path / "manifest.json").is_file()):
         return _of_run(path, where)
@@ -91,6 +92,13 @@ def read_source(text: str, key: str = "model.pretrained") -> Source:
     if (path.parent / "config.json").is_file():
         return _of_folder(path.parent, where, path)
     return Source(where, f"the weights in {path.name}", files=(path,))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _download(text: str, key: str) -> str:
@@ -116,48 +124,73 @@ def _of_folder(folder: Path, where: str, file: Path | None = None) -> Source:
             f"{where}: the folder has no config.json, which says what the model is made of, and is no"
             " run's folder. Name the folder that holds it, or a file of this model's weights."
         )
-    kind = settings.get("model_type")
+    kind = str(settings.get("model_type"))
     if kind not in FAMILIES:
         raise ConfigError(
             f"{where}: its config.json has model_type={kind}. Known are {', '.join(FAMILIES)}."
         )
+    if settings.get("quantization_config"):
+        raise ConfigError(
+            f"{where}: its weights are quantised (quantization_config in its config.json), which is not"
+            " read. Use the folder of the model that was quantised."
+        )
     family = FAMILIES[kind]
     try:
-        options = family.options(settings)
+        options = {"name": _TRANSFORMER, "readout": family.readout, **family.options(settings)}
+        registry.models.parse(options)
+        labels = _labels(settings)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: its config.json: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{where}: its config.json has no usable {first_line(error, type(error).__name__)}, which a"
             f" {kind} needs."
         ) from error
-    inputs: list[Any] = []
-    if "vocab_size" in settings:
-        inputs += [read_tokenizer(folder, settings, where), format_of(None, folder / "tokenizer.json")]
-        positions = settings.get("max_position_embeddings", settings.get("n_positions"))
-        inputs += [LengthLimit(positions)] if isinstance(positions, int) else []
-    if (scaling := _image_scaling(folder)) is not None:
-        inputs.append(scaling)
-    pooling = read_json(folder / "1_Pooling" / "config.json")
-    if pooling.get("pooling_mode_mean_tokens"):  # a sentence encoder: this is what it was trained for
-        options["readout"] = "mean"
+    inputs = _text_inputs(folder, settings, where) if family.reads is Tokens else []
+    if family.reads is Image:
+        inputs += _image_inputs(folder, settings, where)
     files = tensors.weight_files(folder, where) if file is None else [file]
-    labels = tuple(map(str, (settings.get("id2label") or {}).values()))
-    return Source(
-        where, kind, {"name": _TRANSFORMER, **options}, tuple(inputs), labels, family, tuple(files)
-    )
+    return Source(where, kind, options, tuple(inputs), labels, family, tuple(files))
 
 
-def _image_scaling(folder: Path) -> ImageScaling | None:
-    """How pixels are scaled, by a preprocessor_config.json."""
-    settings = read_json(folder / "preprocessor_config.json")
-    if not settings.get("do_normalize", True):
-        return None
-    try:
-        mean, std = (torch.tensor(settings[key])[:, None, None] for key in ("image_mean", "image_std"))
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
-    return ImageScaling(mean, std)
+def _labels(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes of a model's head, in the order of its outputs."""
+    named = dict(settings.get("id2label") or {})
+    return tuple(str(named[number]) for number in sorted(named, key=int))
+
+
+def _text_inputs(folder: Path, settings: Mapping[str, Any], where: str) -> list[Any]:
+    """What a model expects of texts: their tokens, and how long they may be."""
+    inputs = [read_tokenizer(folder, settings, where), format_of(None, folder / "tokenizer.json")]
+    positions = settings.get("max_position_embeddings", settings.get("n_positions"))
+    return [*inputs, LengthLimit(positions)] if isinstance(positions, int) else inputs
+
+
+def _image_inputs(folder: Path, settings: Mapping[str, Any], where: str) -> list[Any]:
+    """What a model expects of images: their size, and how pixels are scaled.
+
+    Raises:
+        DataError: the folder's preprocessor_config.json scales them in another way than ours.
+    """
+    size = settings.get("image_size")
+    inputs: list[Any] = [ImageSize(size, size)] if isinstance(size, int) else []
+    found = read_json(folder / "preprocessor_config.json")
+    mean, std = found.get("image_mean"), found.get("image_std")
+    if not found.get("do_normalize", True) or mean is None or std is None:
+        return inputs
+    numbers = isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) > 0
+    if not (
+        numbers
+        and all(isinstance(one, int | float) for one in (*mean, *std))
+        and min(std) > 0
+        and found.get("do_rescale", True)
+    ):
+        raise DataError(
+            f"{where}: its preprocessor_config.json has image_mean={mean}, image_std={std} and"
+            f" do_rescale={found.get('do_rescale', True)}. Needed are a number for each channel, of"
+            " pixels from 0 to 1, with deviations above 0."
+        )
+    return [*inputs, ImageScaling(*(torch.tensor(one).float()[:, None, None] for one in (mean, std)))]
 
 
 def _of_run(folder: Path, where: str) -> Source:

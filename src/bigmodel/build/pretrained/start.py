@@ -9,8 +9,9 @@ from typing import Any
 from bigmodel import registry
 from bigmodel.build.pretrained.source import Source, expected_inputs, read_source
 from bigmodel.config import RunConfig
+from bigmodel.data.normalize import ImageSize
 from bigmodel.data.preprocessing import Preprocessing
-from bigmodel.data.texts.vocabulary import Vocabulary
+from bigmodel.data.texts.vocabulary import LengthLimit, Vocabulary
 from bigmodel.errors import ConfigError
 from bigmodel.models.families import FAMILIES
 from bigmodel.spec import DataSpec, NextTokens
@@ -22,6 +23,9 @@ RATE, LORA_RATE = 0.05, 0.5
 """What `optimizer.lr` is multiplied with if it is left as it is: 2e-3 becomes 1e-4, since large steps
 lose what the weights know. Low-rank updates need about ten times as much (Biderman et al. 2024,
 arXiv:2405.09673)."""
+
+_DECIDED = (("optimizer", "lr"), ("data", "size"), ("data", "context"))
+"""Settings that the weights decide if they are left as they are."""
 
 _OF_TOKENIZER = ("data.tokenizer", "data.unit", "data.vocab_size")
 
@@ -49,9 +53,9 @@ def start_from(config: RunConfig) -> tuple[RunConfig, Source | None]:
         for key, value in source.options.items()
         if key not in FREE or f"model.{key}" not in config.changed
     }
-    suited = with_rate(with_options(config, options))
+    suited = _with_sizes(with_rate(with_options(config, options)), source)
     _check_typed(config, suited, source)
-    return replace(suited, data=config.data.starting_from(*source.inputs)), source
+    return replace(suited, data=suited.data.starting_from(*source.inputs)), source
 
 
 def pretrained_encoders(config: RunConfig) -> dict[str, dict[str, Any]]:
@@ -81,9 +85,33 @@ def with_rate(config: RunConfig) -> RunConfig:
     if field is None or rate is None or rate != field.default or chosen:
         return config
     factor = RATE if config.fine_tuning.lora.rank is None else LORA_RATE
-    lower = float(f"{factor * rate:.3g}")
-    values = {**config.values, "optimizer": {**config.values["optimizer"], "lr": lower}}
-    return replace(config, optimizer=config.optimizer.model_copy(update={"lr": lower}), values=values)
+    return _with_setting(config, "optimizer", "lr", float(f"{factor * rate:.3g}"))
+
+
+def _with_sizes(config: RunConfig, source: Source) -> RunConfig:
+    """The configuration with images of the size, and windows of at most the length, that the model was
+    trained with, unless others were chosen."""
+    for one in source.inputs:
+        if isinstance(one, ImageSize) and one.height == one.width and _is_default(config, "size"):
+            config = _with_setting(config, "data", "size", one.height)
+        if isinstance(one, LengthLimit) and _is_default(config, "context"):
+            most = min(one.tokens, getattr(config.data, "context", 0))
+            config = _with_setting(config, "data", "context", most)
+    return config
+
+
+def _is_default(config: RunConfig, key: str) -> bool:
+    """Whether the data has a setting, and it was left as it is."""
+    field = type(config.data).model_fields.get(key)
+    unchanged = field is not None and getattr(config.data, key) == field.default
+    return unchanged and f"data.{key}" not in config.changed
+
+
+def _with_setting(config: RunConfig, group: str, key: str, value: Any) -> RunConfig:
+    """The configuration with another value of a setting, also among those that are saved."""
+    changed: Any = {group: getattr(config, group).model_copy(update={key: value})}
+    values = {**config.values, group: {**config.values[group], key: value}}
+    return replace(config, **changed, values=values)
 
 
 def suit_target(config: RunConfig, spec: DataSpec) -> RunConfig:
@@ -108,10 +136,11 @@ def as_started(config: RunConfig, facts: Mapping[str, Any], composed: Mapping[st
         return config
     now, then = config.values["model"], composed["model"]
     kept = {k: v for k, v in saved["model"].items() if k in now and now[k] == then.get(k)}
-    rates = [each["optimizer"].get("lr") for each in (config.values, composed, saved)]
     config = with_options(config, kept)
-    if rates[0] == rates[1] != rates[2]:
-        config = with_rate(config)
+    for group, key in _DECIDED:
+        own, first, decided = (each[group].get(key) for each in (config.values, composed, saved))
+        if own == first != decided is not None:
+            config = _with_setting(config, group, key, decided)
     inputs = expected_inputs(Preprocessing.from_facts(prepared))
     if (base := facts.get("base")) is not None:  # by its whole path
         tuning = config.fine_tuning.model_copy(update={"pretrained": base["path"]})

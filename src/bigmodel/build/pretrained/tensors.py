@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from bigmodel.runtime import nested_json
 
 SAFETENSORS, PICKLED = (".safetensors",), (".bin", ".pth", ".pt")
 _NAMES = ("model.safetensors", "pytorch_model.bin")
+_POINTER = b"version https://git-lfs"
 _AGAIN = "Download or copy it again."
 
 
@@ -45,6 +48,12 @@ def read_tensors(files: list[Path], where: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors |= _read(file, where)
+    whole = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    if quantised := [name for name in whole if name.endswith(".weight")]:
+        raise CheckpointError(
+            f"{where}: {quantised[0]} holds whole numbers: the weights are quantised, which is not read."
+            " Use those that were quantised."
+        )
     return tensors
 
 
@@ -56,6 +65,8 @@ def _shards(index: Path, where: str) -> list[Path]:
         raise CheckpointError(
             f"{where}: {index.name} lists no shards: {first_line(error, type(error).__name__)}. {_AGAIN}"
         ) from error
+    if not names:
+        raise CheckpointError(f"{where}: {index.name} lists no shards. {_AGAIN}")
     inside = {name for name in names if Path(name).name == name and index.with_name(name).is_file()}
     if missing := [name for name in names if name not in inside]:
         raise CheckpointError(
@@ -66,10 +77,19 @@ def _shards(index: Path, where: str) -> list[Path]:
 
 
 def _read(file: Path, where: str) -> dict[str, Tensor]:
+    with file.open("rb") as opened:
+        if opened.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(
+                f"{where}: {file.name} is only a pointer of Git LFS to the weights. In that folder: git"
+                " lfs pull"
+            )
     try:
         if file.suffix in SAFETENSORS:
             return dict(load_file(file))
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(file)  # since version 1.6 of torch
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickle protocols
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{where}: {file.name} is pickled, and holds more than tensors, or is damaged. Only tensors"

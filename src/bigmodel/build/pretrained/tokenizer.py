@@ -53,7 +53,9 @@ def read_tokenizer(folder: Path, settings: Mapping[str, Any], where: str) -> Voc
             f"{where}: the folder has no tokenizer.json. Transformers writes one:"
             f" AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')"
         )
-    rows = int(settings["vocab_size"])
+    rows = settings.get("vocab_size")
+    if not isinstance(rows, int):
+        raise DataError(f"{where}: its config.json has vocab_size={rows}, which is no number of tokens.")
     try:
         text = path.read_text(encoding="utf-8")
         with standard_streams.errors_held_back():

@@ -30,7 +30,7 @@ def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
         "activation": choose(
             "activation_function", theirs.get("activation_function", "gelu_new"), _ACTIVATIONS
         ),
-        "norm_eps": theirs["layer_norm_epsilon"],
+        "norm_eps": theirs.get("layer_norm_epsilon", 1e-5),
         "tied_embeddings": theirs.get("tie_word_embeddings", True),
         "dropout": theirs.get("resid_pdrop", 0.1),
         "position": "learned",

@@ -23,6 +23,10 @@ _SCALED = {
 """Options of `RotaryScaling`, as ours and theirs call them."""
 
 
+_READ = {*_SCALED.values(), "rope_theta", "rope_type", "type", "partial_rotary_factor"}
+"""What is read of a config.json's `rope_parameters`; anything else would change what is computed."""
+
+
 def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
     bias = theirs.get("attention_bias", False)
     if bias or theirs.get("mlp_bias", False):
@@ -37,6 +41,8 @@ def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
     }
     kind = rotary.get("rope_type") or rotary.get("type") or "default"
     scaling = {"kind": choose("rope_type", kind, _SCALINGS)}
+    for key in rotary:
+        choose("rope_parameters", key, dict.fromkeys(sorted(_READ)))
     if scaling["kind"] != "none":
         length = {"original_max_position_embeddings": theirs["max_position_embeddings"]}
         given = length | {key: value for key, value in rotary.items() if value is not None}
@@ -50,7 +56,7 @@ def _options(theirs: Mapping[str, Any]) -> dict[str, Any]:
         "mlp_dim": theirs["intermediate_size"],
         "rotary_base": float(rotary["rope_theta"]),
         "rotary_scaling": scaling,
-        "norm_eps": theirs["rms_norm_eps"],
+        "norm_eps": theirs.get("rms_norm_eps", 1e-6),
         "tied_embeddings": theirs.get("tie_word_embeddings", False),
         "position": "rotary",
         "norm": "rmsnorm",
