@@ -136,3 +136,22 @@ def test_an_embedding_looks_up_the_same_rows(precision):
     assert type(merged) is nn.Embedding
     assert merged.padding_idx == 0
     assert torch.equal(merged(tokens), found)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_it_computes_what_the_merged_layer_does(precision, dtype):
+    """Also where sums of unscaled int8 would be beyond fp16, whose largest number is 65,504."""
+    torch.manual_seed(0)
+    made = Linear(1024, 16)
+    made.weight = nn.Parameter(torch.full((16, 1024), 0.02) + 0.001 * torch.randn(16, 1024))
+    frozen, inputs = FrozenLinear(made.requires_grad_(False)), torch.rand(2, 1024)
+    frozen.compress(precision)
+    ours, theirs = (inputs.clone().requires_grad_() for _ in range(2))
+    with torch.autocast("cpu", dtype):
+        outputs, expected = frozen(ours), frozen.merged()(theirs)
+    outputs.float().sum().backward()
+    expected.float().sum().backward()
+    assert outputs.isfinite().all()
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=2 * torch.finfo(dtype).eps * 16)
+    assert torch.equal(ours.grad, theirs.grad)

@@ -171,19 +171,21 @@ def restored(weight: Tensor, scale: Tensor | None) -> Tensor:
     return weight.detach().float() if scale is None else weight.detach().float() * scale.detach()
 
 
+def _in_format(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """A compressed matrix as the usual layer's would be cast. It is scaled before the product: sums of
+    unscaled steps, up to ±127 each, are beyond fp16."""
+    return weight.to(dtype) if scale is None else restored(weight, scale).to(dtype)
+
+
 class _FrozenProduct(torch.autograd.Function):
     """x Wᵀ with a compressed W, which has no gradient."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight, scale)
-        outputs = F.linear(inputs, weight.to(inputs.dtype))
-        return outputs if scale is None else outputs.mul_(scale.flatten())
+        return F.linear(inputs, _in_format(weight, scale, inputs.dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         weight, scale = ctx.saved_tensors
-        gradient = (
-            gradients[0] if scale is None else gradients[0] * scale.flatten().to(gradients[0].dtype)
-        )
-        return gradient @ weight.to(gradient.dtype), None, None
+        return gradients[0] @ _in_format(weight, scale, gradients[0].dtype), None, None
