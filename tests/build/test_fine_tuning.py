@@ -84,6 +84,15 @@ def test_the_header_tells_what_is_trained(tmp_path: Path) -> None:
     assert "trained" not in dict(built(tmp_path)[0].info.rows)["Model"]
 
 
+def test_the_header_tells_of_blocks_that_are_never_trained(tmp_path: Path) -> None:
+    run, _ = built(tmp_path, UNFREEZING | {"trainer.epochs": 2})
+    assert dict(run.info.rows)["Warning"] == (
+        "model.unfreeze_every=1: the run ends after 2 epochs, so that the lowest 2 of 4 parts are never"
+        " trained. All are in one of trainer.epochs=4 or more."
+    )
+    assert "Warning" not in dict(built(tmp_path, UNFREEZING)[0].info.rows)
+
+
 def test_the_header_tells_the_rates(tmp_path: Path) -> None:
     settings = BLOCKS | {"optimizer.layer_decay": 0.5, "optimizer.rates": {"head": 3.0}}
     run, _ = built(tmp_path, settings)

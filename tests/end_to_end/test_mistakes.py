@@ -46,6 +46,11 @@ MISTAKES = [
     (["model.freeze=[layer]"], ["model.freeze", "Did you mean 'layers'?"]),
     (["model.freeze=['*']"], ["model.freeze", "nothing is left to train"]),
     (["model.lora.rank=8"], ["model.lora.rank=8", "model.pretrained"]),
+    (["model.lora.alpha=8"], ["model.lora.alpha=8", "model.lora.rank"]),
+    (
+        ["model.frozen_precision=int8"],
+        ["model.frozen_precision=int8: nothing is frozen", "model.freeze"],
+    ),
     (["optimizer.layer_decay=0.5"], ["optimizer.layer_decay=0.5", "optimizer.rates"]),
     (["optimizer.rates={hed: 10}"], ["optimizer.rates", "Did you mean 'head'?"]),
     (["cnn"], ["cnn"]),

@@ -115,6 +115,12 @@ def test_large_frozen_matrices_are_compressed():
     assert model.state_dict().keys() == wide().state_dict().keys()
 
 
+def test_fewer_bits_need_something_that_is_frozen():
+    with pytest.raises(ConfigError, match="frozen_precision=bf16: nothing is frozen"):
+        compress_frozen(wide(), "bf16")
+    compress_frozen(wide(), "fp32")
+
+
 def test_a_matrix_of_two_layers_is_not():
     model = wide()
     model.tied.weight = model.embedding.weight

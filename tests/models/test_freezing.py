@@ -78,6 +78,15 @@ def test_unfreezing_goes_from_the_head_down_to_the_embeddings():
     assert str(unfreezing) == "one more block every 2 epochs, all from epoch 7 on"
 
 
+def test_a_run_too_short_to_train_all_is_warned_of():
+    unfreezing = Unfreezing(Stack(depth=2), every=2)  # four parts: the last from epoch 7 on
+    assert unfreezing.warnings(7) == []
+    for epochs, never in [(6, 1), (5, 1), (4, 2), (1, 3)]:
+        assert f"the lowest {never} of 4 parts are never" in unfreezing.warnings(epochs)[0]
+        unfreezing.begin(epochs - 1)
+        assert unfreezing._trained == 4 - never
+
+
 def test_only_a_stack_of_blocks_can_be_unfrozen_by_blocks():
     with pytest.raises(ConfigError, match=r"unfreeze_every=1: this model is no stack of equal"):
         Unfreezing(model(), every=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -12,8 +13,8 @@ from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
 from bigmodel.errors import counted
 from bigmodel.losses import Loss
-from bigmodel.models.fine_tuning import LoRAConfig
-from bigmodel.models.layers.frozen import LoRALinear
+from bigmodel.models.fine_tuning import FineTuningConfig
+from bigmodel.models.layers.frozen import FrozenEmbedding, FrozenLinear, LoRALinear
 from bigmodel.models.summary import Layer
 from bigmodel.optim.optimizers.adaptive import USUAL_DECAY, AdamWConfig
 from bigmodel.optim.rates_config import RatesConfig
@@ -105,16 +106,39 @@ def _factors(rates: RatesConfig) -> str:
     return f" ({', '.join(factors)})" if factors else ""
 
 
-def updates(model: nn.Module, lora: LoRAConfig) -> list[str]:
-    """Which layers have low-rank updates; nothing without LoRA."""
-    names = [name for name, layer in model.named_modules() if isinstance(layer, LoRALinear)]
-    if not names:
-        return []
-    first = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    trained = [name.split(".") for name, p in model.named_parameters() if p.requires_grad]
-    whole = dict.fromkeys(path[0] for path in trained if path[-1] not in ("lora_a", "lora_b"))
-    beside = f"; in full: {', '.join(whole)}" if whole else ""
-    return [f"rank {lora.rank} in {counted(len(names), 'layer')}: {first}{beside}"]
+def tuned(model: nn.Module, config: FineTuningConfig, new: Collection[str]) -> list[tuple[str, str]]:
+    """Which layers have low-rank updates, which are stored in fewer bits, and a warning about parts that
+    were neither loaded nor are trained.
+
+    Args:
+        new: names of parameters that were not loaded from `model.pretrained`.
+    """
+    rows = []
+    updates = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if updates:
+        names = [name for name in updates if f"{name}.lora_a" in trained]
+        whole = [name.split(".") for name, p in model.named_parameters() if p.requires_grad]
+        parts = dict.fromkeys(path[0] for path in whole if path[-1] not in ("lora_a", "lora_b"))
+        first = ": " + _first(names) if names else ""
+        beside = f"; in full: {', '.join(parts)}" if parts else ""
+        text = f"rank {config.lora.rank} in {counted(len(names), 'layer')}{first}{beside}"
+        rows.append(("LoRA", text))
+    if config.frozen_precision != "fp32":
+        kinds = FrozenLinear | FrozenEmbedding
+        layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+        count = sum(layer.weight.dtype != torch.float32 for layer in layers)
+        more = "; what else is frozen is small or shared, and in fp32"
+        rows.append(("Frozen", f"{counted(count, 'layer')} in {config.frozen_precision}{more}"))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    if random := [name for name in new if name in frozen]:
+        text = f"model.freeze: {_first(random)} were not loaded, and stay as they began, at random"
+        rows.append(("Warning", text))
+    return rows
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
 
 
 def describe_loss(loss: Loss, target: Target) -> str:

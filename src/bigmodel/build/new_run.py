@@ -158,6 +158,7 @@ def build_run(
     if (every := config.fine_tuning.unfreeze_every) is not None:
         unfreezing = Unfreezing(step.model, every)
         rows += _rows("Unfreezing", [str(unfreezing)])
+        rows += _rows("Warning", unfreezing.warnings(plan.epochs))
     rows += _rows("Ranks", [f"{ranks.size}: {degrees}"] if ranks.size > 1 else [])
     rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, step.model, config.optimizer))
     state = State(
@@ -240,7 +241,8 @@ def _model(
     custom_parts.check_model(model, config.model)
     loaded = None if source is None else load_weights(model, source, config.model, spec)
     started = load_encoders(model, encoders, config, spec)
-    base = adapt(model, config.fine_tuning, [] if loaded is None else loaded.new)
+    new = [] if loaded is None else loaded.new
+    base = adapt(model, config.fine_tuning, new)
     model.to(runtime.device)
     warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
     layers = summarize(model, batch.inputs[:1])
@@ -249,7 +251,7 @@ def _model(
     compiling = compile_model(model, runtime.device) if config.device.compile else []
     rows = [] if loaded is None else [("Pretrained", loaded.told)]
     rows += _rows("Pretrained", started)
-    rows += _rows("LoRA", header.updates(model, config.fine_tuning.lora))
+    rows += header.tuned(model, config.fine_tuning, new)
     rows += _rows("Compiling", compiling)
     rows += _rows("Warning", warnings)
     return loss, model, layers, rows, base

@@ -79,10 +79,19 @@ def _targets(model: nn.Module, config: LoRAConfig, beside: Collection[str]) -> d
 def compress_frozen(model: nn.Module, precision: FrozenPrecision) -> None:
     """Stores the weights of frozen linear layers and embeddings in fewer bits.
 
-    Other frozen weights, such as norms', and matrices that several layers share stay as they are.
+    Other frozen weights, such as norms', matrices of less than 16,384 numbers, and those that several
+    layers share stay as they are.
+
+    Raises:
+        ConfigError: nothing is frozen.
     """
     if precision == "fp32":
         return
+    if all(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            f"model.frozen_precision={precision}: nothing is frozen, and what is trained stays in fp32."
+            " Name frozen parts in model.freeze, set model.lora.rank, or leave it out."
+        )
     held: dict[nn.Parameter, int] = {}
     for module in model.modules():
         weight = getattr(module, "weight", None)

@@ -72,8 +72,23 @@ class Unfreezing:
         self._trained = len(self._layers)
 
     def __str__(self) -> str:
-        last = self._every * (len(self._layers) - 1) + 1
-        return f"one more block every {counted(self._every, 'epoch')}, all from epoch {last} on"
+        return f"one more block every {counted(self._every, 'epoch')}, all from epoch {self._last} on"
+
+    @property
+    def _last(self) -> int:
+        """The epoch, from 1, from which on all is trained."""
+        return self._every * (len(self._layers) - 1) + 1
+
+    def warnings(self, epochs: int) -> list[str]:
+        """What to say if a run of so many epochs is too short to train all."""
+        if epochs >= self._last:
+            return []
+        never = len(self._layers) - 1 - (epochs - 1) // self._every
+        return [
+            f"model.unfreeze_every={self._every}: the run ends after {counted(epochs, 'epoch')}, so that"
+            f" the lowest {never} of {len(self._layers)} parts are never trained. All are in one of"
+            f" trainer.epochs={self._last} or more."
+        ]
 
     def begin(self, epoch: int) -> bool:
         """Has the layers whose turn it is in an epoch, from 0, trained, and no others.

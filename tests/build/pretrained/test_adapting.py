@@ -79,6 +79,42 @@ def test_a_head_that_was_loaded_is_frozen_and_a_new_one_trained(tmp_path: Path, 
         torch.testing.assert_close(outputs(loaded, run), outputs(run.state.model, run))
 
 
+def test_the_header_names_the_updates_that_are_trained(tmp_path: Path, base: Path) -> None:
+    for number, (options, told) in enumerate(
+        [
+            ({"freeze": ["blocks.0"]}, "rank 2 in 4 layers: blocks.1.attention.qkv, "),
+            ({"freeze": ["head"]}, "rank 2 in 8 layers: "),
+            ({"freeze": ["blocks"]}, "rank 2 in 0 layers; in full: head"),
+        ]
+    ):
+        run = new_run(tmp_path / str(number), tuning(base) | options)
+        row = dict(run.info.rows)["LoRA"]
+        assert row.startswith(told)
+        assert row.endswith("in full: head") == ("head" not in options["freeze"])
+
+
+def test_the_header_tells_what_is_stored_in_fewer_bits(tmp_path: Path, base: Path) -> None:
+    """Of eight layers the two of 128 × 128 numbers are large enough as well."""
+    row = dict(new_run(tmp_path / "int8", tuning(base, "int8")).info.rows)["Frozen"]
+    assert row == "8 layers in int8; what else is frozen is small or shared, and in fp32"
+    assert "Frozen" not in dict(new_run(tmp_path / "fp32", tuning(base)).info.rows)
+
+
+def test_the_header_warns_of_new_parts_that_are_frozen(tmp_path: Path, base: Path) -> None:
+    options = {"pretrained": str(base), "freeze": ["head"]}
+    run = new_run(tmp_path / "new", options, **{"data.outputs": 4})
+    assert dict(run.info.rows)["Warning"] == (
+        "model.freeze: head.weight, head.bias were not loaded, and stay as they began, at random"
+    )
+    assert "Warning" not in dict(new_run(tmp_path / "loaded", options).info.rows)
+
+
+def test_options_of_updates_need_a_rank(tmp_path: Path, base: Path) -> None:
+    options = {"pretrained": str(base), "lora": {"targets": ["*.qkv"], "alpha": 32}}
+    with pytest.raises(ConfigError, match=r"^model.lora.alpha=32.0 'model.lora.targets=.*: without"):
+        new_run(tmp_path, options)
+
+
 def load(folder: Path) -> torch.nn.Module:
     """With the best weights, which a run has in its model when it is over."""
     return load_run(str(folder), "best", "cpu", [], lambda _: None).model

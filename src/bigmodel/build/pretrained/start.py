@@ -12,8 +12,9 @@ from bigmodel.config import RunConfig
 from bigmodel.data.normalize import ImageSize
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.texts.vocabulary import LengthLimit, Vocabulary
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, setting
 from bigmodel.models.families import FAMILIES
+from bigmodel.models.fine_tuning import LoRAConfig
 from bigmodel.spec import DataSpec, NextTokens
 
 FREE = ("dropout", "readout", "initialisation", "zero_init_outputs")
@@ -39,6 +40,7 @@ def start_from(config: RunConfig) -> tuple[RunConfig, Source | None]:
     """
     path = config.fine_tuning.pretrained
     rank = config.fine_tuning.lora.rank
+    _check_updates(config.fine_tuning.lora)
     if path is None and rank is not None:
         raise ConfigError(
             f"model.lora.rank={rank}: low-rank updates change weights that were trained before. Name"
@@ -146,6 +148,19 @@ def as_started(config: RunConfig, facts: Mapping[str, Any], composed: Mapping[st
         tuning = config.fine_tuning.model_copy(update={"pretrained": base["path"]})
         config = replace(config, fine_tuning=tuning)
     return replace(config, data=config.data.starting_from(*inputs))
+
+
+def _check_updates(lora: LoRAConfig) -> None:
+    """Raises ConfigError if there are options of low-rank updates, and no updates."""
+    differing = [
+        setting(f"model.lora.{key}", value)
+        for key, value in lora.model_dump(exclude_defaults=True).items()
+    ]
+    if lora.rank is None and differing:
+        raise ConfigError(
+            f"{' '.join(differing)}: without model.lora.rank there are no low-rank updates. Add it,"
+            " such as model.lora.rank=8, or leave this out."
+        )
 
 
 def _check_model(config: RunConfig, source: Source) -> None:
