@@ -53,6 +53,20 @@ def test_a_block_keeps_its_inputs_alone() -> None:
     assert kept(model, inputs) < before / 4
 
 
+def test_frozen_blocks_below_all_that_is_trained_can_be_compiled() -> None:
+    """Also with dropout, which torch's compiler refuses to compute again where nothing has gradients."""
+    model = nn.Sequential(
+        nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)) for _ in range(2)),
+        nn.Linear(8, 2),
+    )
+    recompute_blocks(model)
+    model[0].requires_grad_(False)
+    block: nn.Module = model[0][0]
+    block.compile(backend="aot_eager")
+    model[1](model[0][1](block(torch.randn(3, 8)))).sum().backward()
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == {"1.weight", "1.bias"}
+
+
 def test_gradients_are_the_same_bits() -> None:
     inputs, gradients = torch.randn(32, 64), []
     for recomputes in (False, True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,14 +23,17 @@ def recompute_blocks(model: nn.Module) -> bool:
     """
     blocks = repeated_blocks(model)
     for block in blocks:
-        block.forward = _recomputed(block.forward)
+        block.forward = _recomputed(block, block.forward)
     return bool(blocks)
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _recomputed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(forward)
     def call(*args: Any, **named: Any) -> Any:
-        if not torch.is_grad_enabled():
+        # A frozen block below all that is trained keeps nothing anyway, and torch's compiler refuses to
+        # compute one with dropout again.
+        used = chain(args, named.values(), block.parameters())
+        if not torch.is_grad_enabled() or not any(getattr(one, "requires_grad", False) for one in used):
             return forward(*args, **named)
         return checkpoint(forward, *args, use_reentrant=False, **named)
 
