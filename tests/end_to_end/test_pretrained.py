@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bigmodel.checkpointing import checkpoint
 from tests.cli.commands.cli import Bigmodel, caller
 from tests.end_to_end.conftest import Command, Result
 from tests.hugging_face import LENGTH, TEXTS, transformers, write_folder, write_table
@@ -120,3 +121,22 @@ def test_conversations_come_by_the_models_own_template(
     )
     said_by = bigmodel("predict", run, "--prompt", "the cat", "--temperature", 0, "--device", "cpu")
     assert said_by.status == 0, said_by.err
+
+
+def test_a_run_with_updates_goes_on_from_a_base_that_has_moved(command: Command, tmp_path: Path) -> None:
+    """The checkpoints that it saves then name the new place."""
+    argv = ["model=transformer", "model.dim=16", "model.depth=2", "model.num_heads=2", *QUICK]
+    argv += ["data=synthetic", "data.input=sequence", "data.shape=[6,4]", "data.samples=80"]
+    start = command(*argv, "device.engine=eager").folder
+    assert start is not None
+    tuned = [f"model.pretrained={start}", "model.lora.rank=2", "device.engine=eager"]
+    run, moved = command(*argv, *tuned, "output_dir=tuned").folder, tmp_path / "moved"
+    start.rename(moved)
+    failed = command(f"resume={run}", "trainer.epochs=3")
+    assert failed.status == 1
+    assert "If they have moved, name their place: model.pretrained=PATH" in failed.err
+    result = command(f"resume={run}", "trainer.epochs=3", f"model.pretrained={moved}")
+    assert result.status == 0, result.err
+    assert run is not None
+    assert checkpoint.load(run / "checkpoints" / "last")[1]["base"]["path"] == str(moved)
+    assert command(f"resume={run}", "trainer.epochs=4").status == 0

@@ -38,6 +38,7 @@ def load(
     weights: str = "best",
     device: str = "auto",
     plugins: Sequence[str] = (),
+    base: str | os.PathLike[str] | None = None,
 ) -> TrainedRun:
     """Loads a run that was trained. Its data is not needed.
 
@@ -48,6 +49,7 @@ def load(
         weights: `best` by validation, or `last`.
         device: where to compute, such as `cpu` or `cuda:1`; `auto` takes the fastest available.
         plugins: modules that the run was trained with; their code is run.
+        base: the weights that a run with `model.lora` was started from, if they have moved.
 
     Raises:
         CheckpointError: the path is no run, or has no complete checkpoint.
@@ -55,10 +57,11 @@ def load(
     """
     if weights not in ("best", "last"):
         raise ConfigError(f"weights={weights!r}: no such choice. Allowed: 'best', 'last'.")
+    moved = None if base is None else os.fspath(base)
     with unchanged():
         path = list(sys.path)
         try:
-            loaded = load_run(os.fspath(run), weights, device, list(plugins), _warn)
+            loaded = load_run(os.fspath(run), weights, device, list(plugins), _warn, moved)
         finally:
             sys.path[:] = path
         settings = TorchSettings.current()

@@ -16,7 +16,7 @@ from torch import nn
 from bigmodel import registry
 from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
-from bigmodel.build.pretrained.adapting import adapt
+from bigmodel.build.pretrained.adapting import adapt, base_errors
 from bigmodel.build.pretrained.encoders import load_encoders, start_encoders
 from bigmodel.build.pretrained.loading import load_weights
 from bigmodel.build.pretrained.source import Source, read_source
@@ -122,7 +122,8 @@ def build_run(
         config, source = start_from(config)
         config, encoders = start_encoders(config)
     elif config.fine_tuning.lora.rank is not None:  # its checkpoints hold updates alone
-        source = read_source(str(config.fine_tuning.pretrained))
+        with base_errors(str(config.fine_tuning.pretrained)):
+            source = read_source(str(config.fine_tuning.pretrained))
     runtime = prepare(config.device, config.top.seed, ranks.gpu, ranks.sharing)
     ranks = ranks.sharing_layers(degrees.tensor)
     with ranks.first():

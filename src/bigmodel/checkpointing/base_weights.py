@@ -11,6 +11,9 @@ from torch import Tensor
 
 from bigmodel.errors import CheckpointError
 
+ELSEWHERE = "name their place: model.pretrained=PATH for resume=, --base PATH for other commands"
+"""What to do about a base that has moved."""
+
 
 class BaseWeights(NamedTuple):
     """The base of a run with low-rank updates.
@@ -44,7 +47,8 @@ class BaseWeights(NamedTuple):
         if saved.get("digest") != self.digest:
             raise CheckpointError(
                 f"The checkpoint holds updates of other weights than those in {self.path}, which have"
-                " changed since, or are another model's. Put back those that the run was started with."
+                " changed since, or are another model's. If those that the run was started with are"
+                f" elsewhere, {ELSEWHERE}."
             )
 
 

@@ -180,10 +180,12 @@ def test_only_the_folder_that_it_started_from_has_to_stay(tmp_path: Path, base: 
     with pytest.raises(CheckpointError) as raised:
         load(tmp_path / "run")
     assert str(raised.value) == (
-        f"{tmp_path / 'run'}: its checkpoints hold updates of the weights that were in {start}, and"
-        f" these cannot be read: model.pretrained={start}: there is no such file or folder. Put them"
-        " back, or a link to where they are now."
+        f"{tmp_path / 'run'}: its checkpoints hold updates of the weights in {start}, and these cannot"
+        f" be read: model.pretrained={start}: there is no such file or folder. If they have moved, name"
+        " their place: model.pretrained=PATH for resume=, --base PATH for other commands."
     )
+    with pytest.raises(CheckpointError, match="If they have moved, name their place"):
+        resumed(tmp_path / "run", tuning(start), **{"trainer.epochs": 2})
     start.symlink_to(tmp_path / "moved")
     load(tmp_path / "run")
     start.unlink()
@@ -192,6 +194,22 @@ def test_only_the_folder_that_it_started_from_has_to_stay(tmp_path: Path, base: 
         load(tmp_path / "run")
     with pytest.raises(CheckpointError, match="updates of other weights"):
         resumed(tmp_path / "run", tuning(start), **{"trainer.epochs": 2})
+
+
+def test_the_base_may_be_elsewhere(tmp_path: Path, base: Path) -> None:
+    """Where it is named, it is read from there, and it must be the same."""
+    start, moved, run = tmp_path / "start", tmp_path / "moved", tmp_path / "run"
+    shutil.copytree(base, start)
+    fit(new_run(run, tuning(start), **{"trainer.epochs": 1}))
+    before = load(run)
+    shutil.move(start, moved)
+    after = load_run(str(run), "best", "cpu", [], print, base=str(moved)).model
+    assert all(torch.equal(v, before.state_dict()[k]) for k, v in after.state_dict().items())
+    fit(new_run(tmp_path / "other", {}, **{"trainer.epochs": 1, "seed": 1}))
+    with pytest.raises(CheckpointError, match="updates of other weights"):
+        load_run(str(run), "best", "cpu", [], print, base=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="--base there: the checkpoint holds all of its weights"):
+        load_run(str(base), "best", "cpu", [], print, base="there")
 
 
 @pytest.mark.parametrize("tuned", ["lora", "frozen"])

@@ -19,12 +19,12 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file
 
-from bigmodel.cli.commands.export import graph_of
+from bigmodel.cli.commands.export import graph_of, write_weights
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.onnx_models.inputs import front_of
 from bigmodel.cli.commands.onnx_models.model import OnnxGraph, compare
 from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
-from bigmodel.errors import SpecError
+from bigmodel.errors import SpecError, UndefinedError
 from bigmodel.registry import data
 from bigmodel.reporting.predictions import decode_outputs
 from bigmodel.spec import Classes, Features, Tokens
@@ -373,6 +373,15 @@ def test_weights_alone_start_another_run(made: Run, bigmodel: Bigmodel, tmp_path
     assert all(torch.equal(value, expected[name]) for name, value in body.items())
 
 
+def test_weights_that_have_diverged_are_refused(made: Run, tmp_path: Path) -> None:
+    run = loaded(made("ema"))
+    with torch.no_grad():
+        next(run.model.parameters()).fill_(torch.inf)
+    with pytest.raises(UndefinedError, match="weights are NaN or infinite"):
+        write_weights(run, tmp_path / "weights.safetensors", lambda _: None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_low_rank_updates_are_added_to_what_is_exported(bigmodel: Bigmodel, tmp_path: Path) -> None:
     base, _ = built(tmp_path / "base", {"model": TEXT_MODEL})
     fit(base)
@@ -387,3 +396,9 @@ def test_low_rank_updates_are_added_to_what_is_exported(bigmodel: Bigmodel, tmp_
     name = "blocks.0.attention.qkv.weight"
     assert not torch.equal(written[name], base.state.model.state_dict()[name])
     assert bigmodel("export", tmp_path / "run", "--output", tmp_path / "model.onnx").status == 0
+    (tmp_path / "base").rename(tmp_path / "moved")
+    again = ("export", tmp_path / "run", "--merge", "--force")
+    assert "If they have moved, name their place" in bigmodel(*again).err
+    assert bigmodel(*again, "--base", tmp_path / "moved").status == 0
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(value, written[name]) for name, value in after.items())

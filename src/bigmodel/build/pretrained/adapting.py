@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from bigmodel import registry
 from bigmodel.build.pretrained.loading import load_weights
 from bigmodel.build.pretrained.source import read_source
-from bigmodel.checkpointing.base_weights import BaseWeights, digest_of
+from bigmodel.checkpointing.base_weights import ELSEWHERE, BaseWeights, digest_of
 from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.models.adaptation import add_updates, compress_frozen, merge_updates
 from bigmodel.models.fine_tuning import FineTuningConfig
@@ -59,6 +60,7 @@ def load_adapted(
     config: EntryConfig,
     tuning: FineTuningConfig,
     spec: DataSpec,
+    base: str | None = None,
 ) -> None:
     """Loads a checkpoint's weights into a new model of its settings, with the base of low-rank updates,
     which are then added to it: afterwards it is a usual model.
@@ -66,23 +68,25 @@ def load_adapted(
     Args:
         weights, facts: of the checkpoint.
         config, tuning, spec: what the model was built from, and how it was trained.
+        base: where the base is now; None: where it was.
 
     Raises:
-        ConfigError, CheckpointError: the base is not where it was, or has changed.
+        ConfigError, CheckpointError: the base is not there, or is another; or the checkpoint needs none.
         RuntimeError: the weights do not fit the model.
     """
-    saved = facts.get("base")
-    if saved is None:
-        adapt(model, tuning, new=())
-        model.load_state_dict(weights)
-    else:
-        tuning = tuning.model_copy(update={"pretrained": saved["path"]})
-        load_base(model, saved, config, spec)
-        base = adapt(model, tuning, new=[name for name in weights if name in model.state_dict()])
-        assert base is not None
-        base.check(facts)
-        own = model.state_dict()
-        model.load_state_dict({name: own[name] for name in base.names} | dict(weights))
+    saved, new = facts.get("base"), list[str]()
+    if saved is not None:
+        path = base or saved["path"]
+        load_base(model, path, config, spec)
+        tuning = tuning.model_copy(update={"pretrained": path})
+        new = [name for name in weights if name in model.state_dict()]
+    elif base is not None:
+        raise ConfigError(f"--base {base}: the checkpoint holds all of its weights. Leave it out.")
+    adapted, held = adapt(model, tuning, new), dict[str, Tensor]()
+    if adapted is not None:
+        adapted.check(facts)
+        held = {name: weight for name, weight in model.state_dict().items() if name in adapted.names}
+    model.load_state_dict(held | dict(weights))
     merge_updates(model)
 
 
@@ -108,17 +112,27 @@ def usual_weights(
     return model.state_dict()
 
 
-def load_base(model: nn.Module, saved: Mapping[str, Any], config: EntryConfig, spec: DataSpec) -> None:
+def load_base(model: nn.Module, path: str, config: EntryConfig, spec: DataSpec) -> None:
     """Loads the weights that a run with low-rank updates was started from.
 
     Raises:
-        CheckpointError: they are not there, or are others.
+        CheckpointError: they are not there, or do not fit.
     """
-    path = saved["path"]
-    try:
+    with base_errors(path):
         load_weights(model, read_source(path), config, spec)
+
+
+@contextmanager
+def base_errors(path: str) -> Iterator[None]:
+    """Says of what cannot be read that it is the base of a run, and how to name another place.
+
+    Raises:
+        CheckpointError: instead of ConfigError and CheckpointError.
+    """
+    try:
+        yield
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(
-            f"its checkpoints hold updates of the weights that were in {path}, and these cannot be read:"
-            f" {error} Put them back, or a link to where they are now."
+            f"its checkpoints hold updates of the weights in {path}, and these cannot be read: {error}"
+            f" If they have moved, {ELSEWHERE}."
         ) from error

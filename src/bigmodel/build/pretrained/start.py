@@ -144,7 +144,8 @@ def as_started(config: RunConfig, facts: Mapping[str, Any], composed: Mapping[st
         if own == first != decided is not None:
             config = _with_setting(config, group, key, decided)
     inputs = expected_inputs(Preprocessing.from_facts(prepared))
-    if (base := facts.get("base")) is not None:  # by its whole path
+    typed, before = now.get("pretrained"), then.get("pretrained")
+    if (base := facts.get("base")) is not None and typed == before:  # by its whole path
         tuning = config.fine_tuning.model_copy(update={"pretrained": base["path"]})
         config = replace(config, fine_tuning=tuning)
     return replace(config, data=config.data.starting_from(*inputs))

@@ -125,6 +125,11 @@ def _loading(parser: Parser) -> None:
         metavar="MODULE",
         help="a plugin that the run was trained with; its code is run; can be repeated",
     )
+    add(
+        "--base",
+        metavar="PATH",
+        help="the weights that a run with model.lora was started from, if they have moved",
+    )
 
 
 def _device(name: str) -> str:

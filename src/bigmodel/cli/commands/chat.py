@@ -27,13 +27,13 @@ _SIGN = "> "  # asks for a message, on a terminal
 def run(arguments: Namespace) -> None:
     """Answers messages until there are no more: lines that are typed, or those of a pipe."""
     # Torch is only needed from here on.
-    from bigmodel.cli.commands.loaded_run import load_run
+    from bigmodel.cli.commands.loaded_run import load_run, loading
     from bigmodel.cli.commands.output_files import data_stream
     from bigmodel.cli.commands.predictions.texts import sampling_from
     from bigmodel.data.sources.chat import ChatReader
     from bigmodel.data.texts.conversations import Message
 
-    loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
+    loaded = load_run(arguments.run, *loading(arguments))
     reader = loaded.reader
     if not isinstance(reader, ChatReader):
         raise ConfigError(

@@ -13,7 +13,7 @@ from pydantic import Field
 from bigmodel.build.dataset import UNSURE, read_dataset
 from bigmodel.build.header import describe_loss
 from bigmodel.build.new_run import evaluation_size
-from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run, loading
 from bigmodel.cli.commands.new_data import read_new_data, report_skipped
 from bigmodel.cli.commands.output_files import data_stream
 from bigmodel.cli.messages import note
@@ -62,7 +62,7 @@ class EvalData:
 
 def run(arguments: Namespace) -> None:
     """Evaluates a run and prints the figures."""
-    loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
+    loaded = load_run(arguments.run, *loading(arguments))
     data = own_data(loaded) if arguments.data is None else new_data(loaded, arguments)
     chosen = chosen_metrics(loaded, arguments.metrics)
     evaluation = evaluate_data(loaded, data, arguments.batch_size, chosen)

@@ -35,7 +35,7 @@ def run(arguments: Namespace) -> None:
         text_pictures,
         write_text_result,
     )
-    from bigmodel.cli.commands.loaded_run import load_run
+    from bigmodel.cli.commands.loaded_run import load_run, loading
     from bigmodel.cli.commands.output_files import write_columns
     from bigmodel.cli.commands.predictions.rows import check_defined
     from bigmodel.explain.methods import method_named, usual_samples
@@ -44,7 +44,7 @@ def run(arguments: Namespace) -> None:
     from bigmodel.explain.subject import Options
     from bigmodel.spec import Features
 
-    loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
+    loaded = load_run(arguments.run, *loading(arguments))
     spec = loaded.preprocessing.spec
     part = None if arguments.prompt is None else prompt_part(loaded, arguments.prompt, note)
     summary = arguments.output is None

@@ -10,7 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, check_single_target, load_run
+from bigmodel.cli.commands.loaded_run import (
+    LoadedRun,
+    Notify,
+    check_finite,
+    check_single_target,
+    load_run,
+    loading,
+)
 from bigmodel.cli.commands.onnx_models.inputs import front_of
 from bigmodel.cli.commands.onnx_models.outputs import ExportedModel
 from bigmodel.cli.commands.output_files import check_folder_place, check_kind, check_place, write_bytes
@@ -47,7 +54,7 @@ def run(arguments: Namespace) -> None:
     output = folder / "model.onnx" if arguments.output is None else Path(arguments.output).expanduser()
     check_kind(output, (".onnx",))
     check_place(output, force=arguments.force)
-    loaded = load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note)
+    loaded = load_run(arguments.run, *loading(arguments, "cpu"))
     export_run(loaded, output, note, arguments.with_past)
 
 
@@ -57,7 +64,7 @@ def _run_safetensors(arguments: Namespace) -> None:
     output = output.expanduser()
     check_kind(output, (".safetensors",))
     check_place(output, force=arguments.force)
-    loaded = load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note)
+    loaded = load_run(arguments.run, *loading(arguments, "cpu"))
     write_weights(loaded, output, note)
 
 
@@ -65,12 +72,14 @@ def write_weights(loaded: LoadedRun, output: Path, notify: Notify) -> None:
     """Writes a run's weights alone, with low-rank updates added, in fp32 and by their names here.
 
     Raises:
+        UndefinedError: weights are NaN or infinite.
         DataError: the file cannot be written.
     """
     from safetensors.torch import save
 
     # Copies: the format has no weights that share memory.
     weights = {name: value.clone().contiguous() for name, value in loaded.model.state_dict().items()}
+    check_finite(weights)
     write_bytes(save(weights, {"format": "pt"}), output)
     numbers = sum(value.numel() for value in weights.values())
     notify(f"{loaded.name}, weights of step {loaded.step:,}, {numbers:,} numbers: {output}")
@@ -80,9 +89,7 @@ def _run_huggingface(arguments: Namespace) -> None:
     from bigmodel.cli.commands.huggingface.folder import write_folder  # with safetensors and tokenizers
 
     output = huggingface_output(arguments.output, resolve_run(arguments.run).folder, arguments.force)
-    write_folder(
-        load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note), output, note
-    )
+    write_folder(load_run(arguments.run, *loading(arguments, "cpu")), output, note)
 
 
 def huggingface_output(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from bigmodel.checkpointing import checkpoint
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.cli.commands.run_paths import RunPath, resolve_run
 from bigmodel.cli.launch.run_folder import kept_table
+from bigmodel.cli.messages import note
 from bigmodel.config import RunConfig, TopConfig, parse
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.reader import Reader
 from bigmodel.errors import (
+    DIVERGED,
     BigModelError,
     CheckpointError,
     ConfigError,
@@ -27,6 +30,7 @@ from bigmodel.errors import (
     DataError,
     DeviceError,
     SpecError,
+    UndefinedError,
     first_line,
 )
 from bigmodel.losses import Loss
@@ -115,7 +119,14 @@ class LoadedRun:
         return self.settings["data"].get(name, otherwise)
 
 
-def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify: Notify) -> LoadedRun:
+def load_run(
+    run: str,
+    weights: str,
+    device: str,
+    plugins: Sequence[str],
+    notify: Notify,
+    base: str | None = None,
+) -> LoadedRun:
     """Loads the run at a path. Its data is not needed.
 
     Args:
@@ -124,6 +135,7 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
         device: as `device.name` has it.
         plugins: modules that the user allows to run, as typed.
         notify: receives warnings for the user.
+        base: where the weights are that a run with `model.lora` was started from; None: where they were.
 
     Raises:
         CheckpointError: the path is no run, has no complete checkpoint, or was made by another version.
@@ -152,9 +164,17 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
             f" ({type(error).__name__}: {first_line(error)}). Was it made by"
             " another version?"
         ) from error
-    _load_weights(model, groups, facts, settings, preprocessing, run_path)
+    _load_weights(model, groups, facts, settings, preprocessing, run_path, base)
     model.to(runtime.device).eval()
     return LoadedRun(run_path, step, model, preprocessing, settings, facts.get("data"), runtime, cuts)
+
+
+def loading(
+    arguments: Namespace, device: str | None = None
+) -> tuple[str, str, list[str], Notify, str | None]:
+    """What a command was told about loading, as `load_run` takes it."""
+    chosen = arguments.device if device is None else device
+    return arguments.weights, chosen, arguments.plugins, note, arguments.base
 
 
 def resolve_environment(values: Any) -> Any:
@@ -273,6 +293,7 @@ def _load_weights(
     settings: dict[str, Any],
     preprocessing: Preprocessing,
     run_path: RunPath,
+    base: str | None,
 ) -> None:
     weights: Mapping[str, Tensor] | None = groups.get("averaged", groups.get("model"))
     if weights is None:
@@ -281,7 +302,7 @@ def _load_weights(
     tuning = registry.models.parse_shared(values)
     assert isinstance(tuning, FineTuningConfig)
     try:
-        load_adapted(model, weights, facts, _model_config(settings), tuning, preprocessing.spec)
+        load_adapted(model, weights, facts, _model_config(settings), tuning, preprocessing.spec, base)
     except BigModelError as error:
         raise type(error)(f"{run_path.folder}: {error}") from error
     except RuntimeError as error:
@@ -299,3 +320,9 @@ def check_single_target(spec: DataSpec) -> None:
             f"A run that predicts several targets at once ({spec.target}) cannot be exported. Predict"
             " with the run itself: bigmodel predict."
         )
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raises UndefinedError if weights are NaN or infinite, which no export may hand on."""
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise UndefinedError(f"The model's weights are NaN or infinite: it is not exported. {DIVERGED}")

@@ -6,7 +6,6 @@ from argparse import Namespace
 from pathlib import Path
 
 from bigmodel.cli.commands.output_files import check_place
-from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError
 
 _OF_TEXTS = ("tokens", "temperature", "top_k", "top_p", "beams")
@@ -20,12 +19,12 @@ def run(arguments: Namespace) -> None:
     if output is not None:
         check_place(output, force=arguments.force)
     # Torch is only needed from here on.
-    from bigmodel.cli.commands.loaded_run import load_run
+    from bigmodel.cli.commands.loaded_run import load_run, loading
     from bigmodel.cli.commands.predictions.rows import predict_rows
     from bigmodel.cli.commands.predictions.texts import predict_lines, write_prompt
     from bigmodel.spec import NextTokens
 
-    loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
+    loaded = load_run(arguments.run, *loading(arguments))
     writes = isinstance(loaded.preprocessing.spec.target, NextTokens)
     given = next((name for name in _OF_TEXTS if getattr(arguments, name) is not None), None)
     if not writes and arguments.prompt is not None:

@@ -73,6 +73,8 @@ def check_same(
     table = kept_table(folder, old.get("data.path"))
     if table is not None and new.get("data.path") == str(table):  # the folder may have been moved
         old["data.path"] = str(table)
+    if new.get("model.lora.rank") is not None:  # the base may have been moved: it has a digest
+        old["model.pretrained"] = new.get("model.pretrained")
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     deciding = [key for key in changed if key in FIXED or not _is_free(key)]
     deciding = [key for key in deciding if not _is_hidden(key, old.get(key), new.get(key))]

@@ -12,10 +12,9 @@ from bigmodel.cli.commands.huggingface import pictures
 from bigmodel.cli.commands.huggingface.card import card
 from bigmodel.cli.commands.huggingface.model import exported_model
 from bigmodel.cli.commands.huggingface.tokenizer import chat_remarks, tokenizer_files
-from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, check_finite
 from bigmodel.cli.commands.output_files import new_files
 from bigmodel.data.texts.vocabulary import VocabularyReader
-from bigmodel.errors import DIVERGED, UndefinedError
 from bigmodel.spec import Image
 
 NAMES = (
@@ -38,8 +37,7 @@ def write_folder(loaded: LoadedRun, output: Path, notify: Notify) -> None:
         DataError: the folder cannot be written, or the tokenizer not.
     """
     exported = exported_model(loaded)
-    if not all(bool(weight.isfinite().all()) for weight in exported.weights.values()):
-        raise UndefinedError(f"The model's weights are NaN or infinite: it is not exported. {DIVERGED}")
+    check_finite(exported.weights)
     files, remarks = _described(loaded)
     files["config.json"] = exported.config
     if exported.generation is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bigmodel.cli.commands.eval import EvalData, new_data, own_data
-from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
+from bigmodel.cli.commands.loaded_run import LoadedRun, load_run, loading
 from bigmodel.cli.commands.reports.held_out import add_evaluation
 from bigmodel.cli.commands.run_files import RunFiles
 from bigmodel.cli.messages import note
@@ -84,7 +84,7 @@ def report_run(text: str, name: str, arguments: Namespace, exhibits: int) -> tup
 def _load(text: str, arguments: Namespace) -> tuple[LoadedRun | None, str]:
     """The run with its model; None, and why, if it is a run that has saved none."""
     try:
-        return load_run(text, arguments.weights, arguments.device, arguments.plugins, note), ""
+        return load_run(text, *loading(arguments)), ""
     except CheckpointError as error:
         folder = Path(text).expanduser()
         if (folder / "checkpoints").exists() or not (folder / "summary.json").is_file():
