@@ -201,7 +201,7 @@ def test_a_text_is_read_by_layers_one_after_another_if_they_are_listed() -> None
     assert all(layer.norm is not None for layer in model.layers)
 
 
-@pytest.mark.parametrize(("key", "value"), [("residual", True), ("pool_after", [1])])
+@pytest.mark.parametrize(("key", "value"), [("residual", True), ("pooling", "avg"), ("pool_after", [1])])
 def test_one_layer_has_no_blocks(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"model\.{key}=.*Set model\.channels=\[32, 64, 64, 128\]"):
         build("cnn", spec("padded"), **{key: value})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -36,12 +36,27 @@ Pool = nn.Module | None
 
 Size = Annotated[int, Field(ge=1)]
 
-CHANNELS, KERNEL = (32, 64, 64, 128), 3
-"""Width of each layer, and side of its kernels, by default."""
+CHANNELS = (32, 64, 64, 128)
+"""Width of each layer by default."""
 
-TEXT_KERNELS, TEXT_CHANNELS, TEXT_DROPOUT = (3, 5, 7), 100, 0.5
-"""Sizes of the kernels side by side over a text, channels of each, and dropout after them. In Kim 2014,
-kernels see 3, 4 and 5 words; tokens are shorter."""
+LAYERS = {
+    "channels": [*CHANNELS],
+    "kernel_sizes": [3],
+    "batch_norm": True,
+    "readout": "mean",
+    "dropout": 0.0,
+}
+"""What auto is for layers one after another."""
+
+SIDE_BY_SIDE = {
+    "channels": [100],
+    "kernel_sizes": [3, 5, 7],
+    "batch_norm": False,
+    "readout": "max",
+    "dropout": 0.5,
+}
+"""What auto is for kernels side by side over a text. In Kim 2014, these see 3, 4 and 5 words; tokens are
+shorter."""
 
 
 class CNNConfig(EntryConfig):
@@ -88,14 +103,8 @@ class CNNConfig(EntryConfig):
 
     @field_validator("kernel_sizes")
     @classmethod
-    def _fitting_kernels(cls, sizes: list[int] | str, info: ValidationInfo) -> list[int] | str:
-        if isinstance(sizes, str):
-            return sizes
-        channels = info.data.get("channels", sizes)
-        layers = len(channels)
-        if channels != "auto" and len(sizes) not in (1, layers):
-            raise ValueError(f"give one kernel size for all {layers} layers of channels, or {layers}")
-        if even := [size for size in sizes if size % 2 == 0]:
+    def _odd_kernels(cls, sizes: list[int] | str) -> list[int] | str:
+        if isinstance(sizes, list) and (even := [size for size in sizes if size % 2 == 0]):
             raise ValueError(
                 f"{even[0]} is even; kernels have a middle, try {even[0] - 1} or {even[0] + 1}"
             )
@@ -115,11 +124,12 @@ class CNNConfig(EntryConfig):
         """The channels of each layer, one after another."""
         return list(CHANNELS) if self.channels == "auto" else self.channels
 
-    def kernel_size(self, layer: int) -> int:
-        """The side of the kernels of `layer`, counted from 0."""
-        if self.kernel_sizes == "auto":
-            return KERNEL
-        return self.kernel_sizes[layer if len(self.kernel_sizes) > 1 else 0]
+    def resolved(self, side_by_side: bool) -> CNNConfig:
+        """The same options without any auto."""
+        usual = SIDE_BY_SIDE if side_by_side else LAYERS
+        return self.model_copy(
+            update={key: value for key, value in usual.items() if getattr(self, key) == "auto"}
+        )
 
     def pools(self, layer: int) -> bool:
         """Whether sizes are halved after `layer`, counted from 0."""
@@ -165,7 +175,7 @@ class ConvLayer(nn.Module):
     ) -> None:
         super().__init__()
         kind = nn.Conv2d if axes == 2 else nn.Conv1d
-        # A batch norm subtracts the mean, and any bias with it. Here, "auto" counts as true.
+        # A batch norm subtracts the mean, and any bias with it.
         self.conv = kind(inputs, outputs, kernel, padding=kernel // 2, bias=not config.batch_norm)
         initialise(self.conv, config.activation)
         self.pool = pool
@@ -216,7 +226,7 @@ class SideBySide(nn.Module):
 
     pool: Pool = None
 
-    def __init__(self, inputs: int, outputs: int, kernels: Iterable[int], config: CNNConfig) -> None:
+    def __init__(self, inputs: int, outputs: int, kernels: list[int], config: CNNConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(ConvLayer(inputs, outputs, size, 1, config) for size in kernels)
 
@@ -266,50 +276,51 @@ class CNN(Model):
                 )
         self.length = sizes[0]
         self.layers, self.averages = nn.ModuleList(), nn.ModuleList()
-        is_text = isinstance(spec.input, Tokens) and config.channels == "auto"
-        width = (
-            self._add_side_by_side(width, config) if is_text else self._add_layers(width, sizes, config)
-        )
-        self.readout = ("max" if is_text else "mean") if config.readout == "auto" else config.readout
-        self.dropout = (TEXT_DROPOUT if is_text else 0.0) if config.dropout == "auto" else config.dropout
+        side_by_side = isinstance(spec.input, Tokens) and config.channels == "auto"
+        config = config.resolved(side_by_side)
+        if side_by_side:
+            width = self._add_side_by_side(width, config)
+        else:
+            width, sizes = self._add_layers(width, sizes, config)
+        self.readout, self.dropout = config.readout, float(config.dropout)
         self.activation = ACTIVATIONS[config.activation]
         if self.readout == "flatten":
             width *= math.prod(sizes)
         self.head = nn.Linear(width, spec.target.output_size)
 
-    def _add_layers(self, width: int, sizes: list[int], config: CNNConfig) -> int:
-        """Adds layers one after another; returns the channels of the last map, whose sizes replace
-        `sizes`."""
-        layers = len(config.widths)
-        if len(config.kernel_sizes) not in (1, layers) and config.kernel_sizes != "auto":
+    def _add_layers(self, width: int, sizes: list[int], config: CNNConfig) -> tuple[int, list[int]]:
+        """Adds layers one after another; returns the channels of the last map, and its sizes."""
+        assert not isinstance(config.kernel_sizes, str)  # resolved
+        layers, kernels = len(config.widths), config.kernel_sizes
+        if len(kernels) not in (1, layers):
             raise ConfigError(
-                f"model.kernel_sizes={config.kernel_sizes}: give one kernel size for all {layers} layers"
-                f" of channels, or {layers}."
+                f"model.kernel_sizes={kernels}: give one kernel size for all {layers} layers of"
+                f" channels, or {layers}."
             )
+        kernels = kernels * layers if len(kernels) == 1 else kernels
         make = ResidualBlock if config.residual else ConvLayer
-        for layer, channels in enumerate(config.widths):
+        for layer, (channels, kernel) in enumerate(zip(config.widths, kernels, strict=True)):
             pool = make_pool(config.pooling, sizes) if config.pools(layer) else None
             maximum, average = (pool, None) if config.pooling == "max" else (None, pool)
-            kernel_size = config.kernel_size(layer)
-            self.layers.append(make(width, channels, kernel_size, len(sizes), config, maximum))
+            self.layers.append(make(width, channels, kernel, len(sizes), config, maximum))
             self.averages.add_module(str(layer), average)
-            sizes[:] = [math.ceil(size / 2) for size in sizes] if pool else sizes
+            sizes = [math.ceil(size / 2) for size in sizes] if pool else sizes
             width = channels
-        return width
+        return width, sizes
 
     def _add_side_by_side(self, width: int, config: CNNConfig) -> int:
         """Adds one layer for a text; returns its channels."""
-        for key in ("residual", "pool_after"):
-            if value := getattr(config, key):
+        for key in ("residual", "pooling", "pool_after"):
+            if (value := getattr(config, key)) != CNNConfig.model_fields[key].default:
                 raise ConfigError(
                     f"model.{key}={value}: a text has one layer, unless model.channels lists several."
                     f" Set model.channels={[*CHANNELS]}."
                 )
-        kernels = TEXT_KERNELS if config.kernel_sizes == "auto" else config.kernel_sizes
-        config = config.model_copy(update={"batch_norm": config.batch_norm is True})
-        self.layers.append(SideBySide(width, TEXT_CHANNELS, kernels, config))
+        assert not isinstance(config.kernel_sizes, str)  # resolved
+        (channels,), kernels = config.widths, config.kernel_sizes
+        self.layers.append(SideBySide(width, channels, kernels, config))
         self.averages.add_module("0", None)
-        return TEXT_CHANNELS * len(kernels)
+        return channels * len(kernels)
 
     def features(self, inputs: Tensor) -> Tensor:
         mask = None

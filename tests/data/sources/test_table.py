@@ -360,8 +360,26 @@ def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
         ({"columns": {"sise": "number"}}, "data.columns=sise: .* Did you mean 'size'"),
         ({"ignore": ["price"]}, "data.target=price: the target is also in data.ignore"),
         (
-            {"columns": {"price": "category"}},
-            "data.columns.price: this is the target; data.task sets its kind",
+            {"columns": {"price": "date"}},
+            "data.columns.price=date: a target is a number or a category",
+        ),
+        (
+            {"columns": {"price": "category"}, "task": "values"},
+            "data.columns.price=category: data.task=values says otherwise",
+        ),
+        (
+            {"columns": {"city": "number"}, "target": "city"},
+            "holds 'Rome' in row 0 .* are numbers. Set data.columns.city=category",
+        ),
+        *(
+            ({key: value}, f"data.{key}={value}: no column is of kind {kind}. .* leave data.{key} out")
+            for key, value, kind in [
+                ("image_size", 8, "image"),
+                ("text_length", 9, "text"),
+                ("vocab_size", 300, "text"),
+                ("sample_rate", 8000, "audio"),
+                ("seconds", 0.5, "audio"),
+            ]
         ),
         ({"group": "citi"}, "data.group=citi: .* Did you mean 'city'"),
         ({"split": "city"}, "data.split: 'Rome' in row 0 .* names no set"),
@@ -370,7 +388,7 @@ def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
         ({"target": "id"}, "target 'id' has 200 different values in 200 rows, such as 'h00000'"),
         (
             {"target": "city", "task": "values"},
-            "holds 'Rome' in row 0 .* data.task=values needs numbers",
+            "holds 'Rome' in row 0 .* values are numbers. Set data.task=classes",
         ),
         ({"columns": {"city": "number"}}, "column 'city' is one of numbers, but row 0 .* holds 'Rome'"),
         ({"columns": {"city": "date"}}, r"column 'city' is one of dates \(ISO\), but row 0 .* 'Rome'"),
@@ -954,3 +972,23 @@ def test_targets_that_are_named_twice_or_are_not_there(path):
     answers = pa.table({"price": [1.0]})
     with pytest.raises(DataError, match="no column 'city', which holds the answers"):
         reader.read_table(answers, with_targets=True)
+
+
+def test_each_of_several_targets_is_of_its_own_kind(tmp_path):
+    rows = [{"x": f"{i / 7:.3f}", "price": str(i % 9), "rooms": str(i % 3)} for i in range(90)]
+    path, targets = written(tmp_path / "a.csv", rows), ["price", "rooms"]
+
+    def kinds(**values):
+        return [type(part) for part in built(path, targets, **values).spec.target.parts]
+
+    assert kinds() == [Classes, Classes]
+    assert kinds(columns={"price": "number"}) == [Values, Classes]
+    assert kinds(columns={"rooms": "category"}, task="values") == [Values, Classes]
+    assert kinds(columns={"price": {"number": "1.200,5"}}) == [Values, Classes]
+    assert isinstance(built(path, "price", columns={"price": "number"}).spec.target, Values)
+
+
+def test_advice_on_one_of_several_targets_is_for_that_one(tmp_path):
+    rows = [{"x": f"{i / 7:.3f}", "y": f"name {i}", "kind": "ab"[i % 2]} for i in range(50)]
+    with pytest.raises(DataError, match=r"For real values, set data\.columns.y=number"):
+        built(written(tmp_path / "a.csv", rows), ["kind", "y"])

@@ -454,6 +454,11 @@ def test_a_stream_has_no_documents(lines, values):
         built(lines, **values)
 
 
+def test_a_cell_of_a_column_has_no_lines(lines):
+    with pytest.raises(ConfigError, match=r"data.document=line: with data.column, each cell is a doc"):
+        built(lines, packing="documents", document="line", column="text")
+
+
 def test_a_single_document_cannot_be_split(quote):
     with pytest.raises(DataError, match=r"a single document, .* data.document=line if each line is one"):
         built(quote, packing="documents")

@@ -22,8 +22,9 @@ from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.multimodal.reader import MultimodalReader, fit_media
 from bigmodel.data.parts import MultimodalPart, Part
 from bigmodel.data.tabular import report, several_targets
+from bigmodel.data.tabular.column_options import column_option
 from bigmodel.data.tabular.columns import NewCells, RowIndex
-from bigmodel.data.tabular.config import TableConfig
+from bigmodel.data.tabular.config import MEDIA_OPTIONS, TASKS, TableConfig
 from bigmodel.data.tabular.fitting import fit_columns
 from bigmodel.data.tabular.missing_values import count_missing_words, unused_word_warning
 from bigmodel.data.tabular.numeric import text_values
@@ -60,7 +61,8 @@ def table(config: TableConfig) -> Dataset:
     header_rows = [*report.alias_line(_aliases(reader)), *warnings, *table.header_rows]
     for column, inferred in zip(target.columns, target.inferred, strict=True):
         if config.task == "auto" and column.name not in config.columns:
-            header_rows += [("Warning", text) for text in report.target_warnings(column, inferred)]
+            texts = report.target_warnings(column, inferred)
+            header_rows += [("Warning", _own_advice(config, column.name, text)) for text in texts]
     counts, words = table.missing_counts, table.missing
     header_rows += report.missing_lines(counts, reader.columns, target.columns, words)
     header_rows += unused_word_warning(words, counts, str(table.path))
@@ -192,9 +194,21 @@ def _fit_target(
         if column.name == name:
             return column
     form, default_missing = config.number_format_of(name), config.missing != []
-    return TargetColumn.fit(
-        name, values, config.task, where, form, default_missing=default_missing, inferred=inferred
-    )
+    task = config.task_of(name)
+    try:
+        return TargetColumn.fit(
+            name, values, task, where, form, default_missing=default_missing, inferred=inferred
+        )
+    except DataError as error:
+        raise DataError(_own_advice(config, name, str(error))) from None
+
+
+def _own_advice(config: TableConfig, name: str, text: str) -> str:
+    """A text whose advice changes one target and not the others."""
+    if len(config.targets) > 1 or name in config.columns:
+        for kind, task in TASKS.items():
+            text = text.replace(f"data.task={task}", column_option(name, kind))
+    return text
 
 
 def _check_columns(config: TableConfig, table: Table) -> None:
@@ -212,9 +226,27 @@ def _check_columns(config: TableConfig, table: Table) -> None:
             raise ConfigError(f"data.target: names {name} twice.")
         if name in config.ignore or config.columns.get(name) == "ignore":
             raise ConfigError(f"data.target={name}: the target is also in data.ignore.")
-        if name in config.columns and config.number_format_of(name) is None:
+        kind = config.columns.get(name, "number")
+        if kind not in [*TASKS] and config.number_format_of(name) is None:
             raise ConfigError(
-                f"data.columns.{name}: this is the target; data.task sets its kind: classes or values."
+                f"data.columns.{name}={kind}: a target is a number or a category. Set one of these, or"
+                " leave it out."
+            )
+        if len(config.targets) == 1 and config.task not in ("auto", config.task_of(name)):
+            raise ConfigError(
+                f"data.columns.{name}={kind}: data.task={config.task} says otherwise. Leave one out."
+            )
+    _refuse_media_options(config)
+
+
+def _refuse_media_options(config: TableConfig) -> None:
+    """Raises ConfigError if an option is set for a kind of column that there is none of."""
+    for key, kind in MEDIA_OPTIONS.items():
+        value = getattr(config, key)
+        if value != TableConfig.model_fields[key].default and kind not in config.media.values():
+            raise ConfigError(
+                f"data.{key}={value}: no column is of kind {kind}. Set data.columns.<column>={kind}, or"
+                f" leave data.{key} out."
             )
 
 

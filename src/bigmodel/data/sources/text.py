@@ -226,6 +226,10 @@ def text(config: TextConfig) -> Dataset:
 
 def _documents(config: TextConfig, packing: Packing) -> Dataset:
     """The documents at `config.path`, whole: packed, or each in a row."""
+    if config.column is not None and config.document != "file":
+        raise ConfigError(
+            f"data.document={config.document}: with data.column, each cell is a document. Leave one out."
+        )
     layout = Layout(document=config.document, column=config.column, encoding=config.encoding)
     read = {
         name: documents.read_documents(

@@ -13,6 +13,18 @@ from bigmodel.data.tabular.number_formats import NumberFormat
 from bigmodel.data.tabular.target import Task
 from bigmodel.data.text_encoding import Encoding
 
+TASKS: dict[str, Task] = {"number": "values", "category": "classes"}
+"""What a target of each kind of column holds."""
+
+MEDIA_OPTIONS: dict[str, MediaKind] = {
+    "image_size": "image",
+    "text_length": "text",
+    "vocab_size": "text",
+    "sample_rate": "audio",
+    "seconds": "audio",
+}
+"""The kind of column that each option is for."""
+
 
 class TableConfig(CustomDataConfig):
     """A table in a CSV, TSV, Parquet or JSON lines file, gzip or not."""
@@ -107,6 +119,13 @@ class TableConfig(CustomDataConfig):
     def targets(self) -> list[str]:
         """The columns to predict."""
         return [self.target] if isinstance(self.target, str) else self.target or []
+
+    def task_of(self, target: str) -> Task:
+        """What a target holds: as `columns` says of it, else as `task` says of all."""
+        chosen = self.columns.get(target)
+        if isinstance(chosen, dict):
+            return "values" if self.task == "auto" else self.task
+        return TASKS.get(chosen or "", self.task)
 
     def number_format_of(self, name: str) -> NumberFormat | None:
         """The format that the user sets for a column of numbers."""

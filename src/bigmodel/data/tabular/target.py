@@ -127,7 +127,7 @@ class TargetColumn(FittedState):
             if not invalid.are_few(MAX_INVALID_IF_CHOSEN):
                 raise DataError(
                     f"{what} holds {invalid.value!r} in row {invalid.row} (counted from 0), but"
-                    " data.task=values needs numbers. Set data.task=classes, or choose another"
+                    " values are numbers. Set data.task=classes, or choose another"
                     " data.target."
                 )
         missing = numeric.missing_words_in(column, words_too=True, cells=inferred.cells)
