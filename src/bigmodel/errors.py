@@ -118,6 +118,13 @@ def first_line(error: BaseException, default: str = "") -> str:
     return next(iter(str(error).strip().splitlines()), default).rstrip()
 
 
+def first_difference(error: BaseException) -> str:
+    """What `load_state_dict` says of the first weight that does not fit, with shapes as `6 × 48`."""
+    line = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+    sizes = re.compile(r"torch\.Size\(\[([\d, ]*)\]\)")
+    return sizes.sub(lambda found: found[1].replace(", ", " × ") or "one number", line)
+
+
 def line_of(error: BaseException) -> str:
     """Where in a user's own code an error comes from, such as ` (my_net.py, line 12)`; else empty."""
     import sysconfig

@@ -138,6 +138,7 @@ def test_neither_true_nor_false(command: Command) -> None:
         ("optimizer.momentum=0.9",),
         ("optimizer.weight_decay=0.1",),
         ("optimizer=muon", "optimizer.lr=0.01"),
+        ("model.freeze=[layers.0]",),
         ("trainer.ema=0.9", "device.precision=fp16"),
         ("scheduler=plateau",),
         ("loss.label_smoothing=0.1", "trainer.checkpoint.monitor=val/loss"),
@@ -150,7 +151,9 @@ def test_whatever_is_wanted_goes_on_or_says_why_not(command: Command, words: tup
     first = command(*SHORT, *base, "trainer.epochs=1")
     more = command(f"resume={first.folder}", "trainer.epochs=3", *words, "resume_changed=true")
     assert more.status == 0, more.err
-    is_reset = any(word.startswith(("optimizer.m", "optimizer.w", "optimizer=")) for word in words)
+    is_reset = any(
+        word.startswith(("optimizer.m", "optimizer.w", "optimizer=", "model.")) for word in words
+    )
     assert ("Reset" in more.out) == is_reset
     again = command(f"resume={first.folder}", "trainer.epochs=4")
     assert again.status == 0, again.err

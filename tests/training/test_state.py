@@ -192,7 +192,10 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, value: floa
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"model.hidden_sizes": [9]}, r"another model: .*size mismatch"),
+        (
+            {"model.hidden_sizes": [9]},
+            "another model: .*mismatch .* shape 8 × 5 from .* model is 9 × 5",
+        ),
         ({"model": "rnn", "data.input": "tokens"}, "another model: .*Missing key"),
     ],
     ids=["widths", "kind"],
@@ -210,6 +213,19 @@ def test_another_optimizer_s_state_is_refused(tmp_path: Path) -> None:
     other, _ = built(tmp_path, {"optimizer.weight_decay": 0.0})  # one group of parameters, not two
     with pytest.raises(CheckpointError, match="optimizer is not this run's"):
         other.state.load(*run.state.save())
+
+
+@pytest.mark.parametrize("freeze", [[], ["layers.1"]], ids=["more parts", "a part of the same shape"])
+def test_an_optimizer_begins_anew_if_other_parts_are_trained(tmp_path: Path, freeze: list[str]) -> None:
+    """Even if its state fits: the moments of one layer are none of another."""
+    sizes = {"model.hidden_sizes": [5, 5, 5]}
+    run, _ = built(tmp_path / "run", sizes | {"model.freeze": ["layers.0"]})
+    step(run, 2)
+    other, _ = built(tmp_path / "other", sizes | {"model.freeze": freeze})
+    other.state.load(*run.state.save(), changed=["model.freeze"])
+    assert other.state.optimizer_reset
+    assert not other.state.optimizer.state
+    assert equal(other.state.save()[0]["model"], run.state.save()[0]["model"])
 
 
 def test_a_state_of_another_optimizer_of_the_same_shape_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from bigmodel.distributed.layout import Part
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.accumulation import Accumulation
 from bigmodel.engine.ema import EMA
-from bigmodel.errors import CheckpointError, NonFiniteError
+from bigmodel.errors import CheckpointError, NonFiniteError, first_difference
 from bigmodel.metrics import Metrics
 from bigmodel.optim.optimizers import evaluation_weights, own_options, training_weights
 from bigmodel.optim.schedulers import Schedule
@@ -41,6 +41,8 @@ _NOT_EVALUATION_KEYS = ("data.batch_size", "data.drop_last", "data.augment.")
 _SAME_MOMENTS = {f"optimizer.{name}" for name in ("lr", "adamw_lr", "weight_decay", "betas", "eps")}
 """Optimizer options that leave the shape and meaning of its saved state as they are."""
 
+_WHAT_IS_TRAINED = ("model.freeze", "model.lora.")
+"""Settings that decide which parameters the optimizer has: those of another choice may fit by chance."""
 
 _DEVICES = ("cpu", "cuda")
 
@@ -213,7 +215,7 @@ class State:
                 {own.get(n, n): self._cut(own.get(n, n), weights[n]) for n in weights} | self._base()
             )
         except (RuntimeError, ValueError) as error:
-            first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+            first = first_difference(error)
             raise CheckpointError(
                 f"The checkpoint holds another model: {first} Weights cannot be converted to another "
                 "size: leave model.* and the data's sizes as they were, or start a new run."
@@ -353,7 +355,7 @@ class State:
     ) -> None:
         """If changed options need another kind of state, the optimizer starts with none."""
         options = {key for key in changed if key.startswith("optimizer.")}
-        if options - _SAME_MOMENTS:
+        if options - _SAME_MOMENTS or any(key.startswith(_WHAT_IS_TRAINED) for key in changed):
             self.optimizer_reset = True
             return
         own_class, saved_class = type(self.optimizer).__name__, facts["optimizer_class"]

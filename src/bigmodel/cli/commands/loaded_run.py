@@ -31,6 +31,7 @@ from bigmodel.errors import (
     DeviceError,
     SpecError,
     UndefinedError,
+    first_difference,
     first_line,
 )
 from bigmodel.losses import Loss
@@ -306,7 +307,7 @@ def _load_weights(
     except BigModelError as error:
         raise type(error)(f"{run_path.folder}: {error}") from error
     except RuntimeError as error:
-        first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+        first = first_difference(error)
         raise CheckpointError(
             f"{run_path.folder}: the weights do not fit the model of its settings: {first} Was it"
             " made by another version, or with another plugin?"
