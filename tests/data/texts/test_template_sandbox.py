@@ -4,7 +4,8 @@ import datetime
 
 import pytest
 
-from bigmodel.data.texts.template_sandbox import MOST_TEXT, ChatTemplate, TemplateError
+from bigmodel.data.texts.template_budget import MOST_TEXT
+from bigmodel.data.texts.template_sandbox import ChatTemplate, TemplateError
 
 DAY = datetime.date(2026, 1, 2)
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -121,3 +122,101 @@ def test_messages_name_the_line():
         rendered("\n\n{% for x in y %}")
     with pytest.raises(TemplateError, match=r"^line 1: 'nobody' is undefined$"):
         rendered("{{ nobody.name }}")
+
+
+DOUBLED = (
+    "{% set ns = namespace(a=['x'], b=['x']) %}{% for n in range(60) %}{% set ns.a = [ns.a, ns.a] %}"
+    "{% set ns.b = [ns.b, ns.b] %}{% endfor %}"
+)
+LONG = "{% set s = 'a' * 9000000 %}"
+
+COSTLY = {
+    "nested lists, written": DOUBLED + "{{ ns.a }}",
+    "nested lists, as JSON": DOUBLED + "{{ ns.a | tojson }}",
+    "nested lists, compared": DOUBLED + "{{ ns.a == ns.b }}",
+    "nested mappings": "{% set ns = namespace(a={}) %}{% for n in range(60) %}"
+    "{% set ns.a = {'x': ns.a, 'y': ns.a} %}{% endfor %}{{ ns.a }}",
+    "nested namespaces": "{% set ns = namespace(a=1) %}{% for n in range(60) %}"
+    "{% set ns.a = namespace(a=ns.a, b=ns.a) %}{% endfor %}{{ ns.a }}",
+    "a list of long texts": LONG + "{% set ns = namespace(l=[]) %}{% for n in range(99) %}"
+    "{% set ns.l = ns.l + [s] %}{% endfor %}",
+    "lists times lists": "{% set a = [0] * 90000 %}{{ ([a] * 1000) | tojson }}",
+    "separators": LONG + "{{ ([1] * 10000) | tojson(separators=(s, s)) }}",
+    "sorting again and again": "{% set a = range(10000) | list %}{% for n in range(10000) %}"
+    "{{ a | sort | length }}{% endfor %}",
+    "counting again and again": LONG + "{% for n in range(10000) %}{{ s.count('ba') }}{% endfor %}",
+    "looking again and again": LONG + "{% for n in range(10000) %}{{ 'b' in s }}{% endfor %}",
+    "comparing again and again": "{% set a = ['a' * 900000] %}{% for n in range(10000) %}"
+    "{{ a.count('a' * 9) }}{% endfor %}",
+    "looking up tuples": "{% set t = ('a' * 900000,) %}{% for n in range(10000) %}"
+    "{{ {}.get(t) }}{% endfor %}",
+    "looking from the end": "{{ ('a' * 1000000).rfind('b' + 'a' * 500000) }}",
+    "a block kept": LONG + "{% set x %}{% for n in range(10000) %}{{ s }}{% endfor %}{% endset %}",
+    "a block kept, of plain text": "{% set x %}{% for n in range(10000) %}"
+    + "x" * 20_000
+    + "{% endfor %}"
+    "{% endset %}",
+    "a macro": "{% macro m() %}" + LONG + "{% for n in range(10000) %}{{ s }}{% endfor %}{% endmacro %}"
+    "{{ m() | length }}",
+    "a generation block": LONG + "{% generation %}{% for n in range(10000) %}{{ s }}{% endfor %}"
+    "{% endgeneration %}",
+    "joins within map": LONG + "{{ [[s] * 1000] | map('join') | list | length }}",
+    "loops that leave all out": "{% for a in range(9999) %}{% for b in range(9999) if false %}"
+    "{% endfor %}{% endfor %}",
+    "dates": "{{ strftime_now('%2000000000d') }}",
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_work_is_counted_in_all(name):
+    with pytest.raises(TemplateError, match=r"more than|namespace|has a code such as"):
+        rendered(COSTLY[name])
+
+
+def test_what_real_templates_do_is_within_the_budget():
+    many = [{"role": ("user", "assistant")[n % 2], "content": "word " * 200} for n in range(1000)]
+    text = (
+        "{% set ns = namespace(last=0, seen='') %}{% for m in messages[::-1] %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.revindex0 %}{% endif %}{% endfor %}{% for m in messages %}"
+        "{% set c = m.content.split('</think>')[-1].strip() %}{{ '<' + m.role + '>' + c + '\n' }}"
+        "{% if loop.last or messages[loop.index0 + 1:] | length > 2 %}!{% endif %}{% endfor %}"
+    )
+    assert len(rendered(text, messages=many)) > 1_000_000
+
+
+@pytest.mark.parametrize("name", ["sum", "striptags", "center", "attr"])
+def test_a_filter_that_is_not_there_is_named(name):
+    with pytest.raises(TemplateError, match=rf"No filter named '{name}' .*there are abs, .*, upper$"):
+        rendered(f"{{{{ messages | {name} }}}}")
+    with pytest.raises(TemplateError, match=rf"No filter named '{name}'"):
+        rendered(f"{{{{ [messages] | map('{name}') | list }}}}")
+
+
+DEEP = {
+    "ifs": "{% if x %}" * 300 + "{% endif %}" * 300,
+    "ifs beyond Python's blocks": "{% if x %}" * 101 + "{% endif %}" * 101,
+    "parentheses": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "lists": "{{ " + "[" * 300 + "]" * 300 + " }}",
+    "macros": "{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}",
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_template_nested_too_deep_is_one_message(name):
+    with pytest.raises(TemplateError, match=r"nested too deep$"):
+        rendered(DEEP[name])
+
+
+def test_generation_blocks_are_not_nested():
+    nested = "{% generation %}a{% generation %}b{% endgeneration %}{% endgeneration %}"
+    macro = "{% macro m() %}{% generation %}b{% endgeneration %}{% endmacro %}"
+    for text in (nested, macro + "{% generation %}{{ m() }}{% endgeneration %}"):
+        with pytest.raises(TemplateError, match="is within another"):
+            rendered(text)
+    whole = "{% set x %}{% generation %}ab{% endgeneration %}{% endset %}{{ x[1:] }}"
+    assert rendered(whole) == "ab"
+
+
+def test_no_name_of_a_template_is_in_the_way_of_counting():
+    text = "{% set __tick__ = 1 %}{% set environment = 1 %}{% for n in [1, 2] %}{{ n }}{% endfor %}"
+    assert rendered(text) == "12"
