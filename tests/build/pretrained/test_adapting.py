@@ -93,6 +93,14 @@ def test_the_header_names_the_updates_that_are_trained(tmp_path: Path, base: Pat
         assert row.endswith("in full: head") == ("head" not in options["freeze"])
 
 
+def test_updates_that_are_frozen_are_no_part_of_the_base(tmp_path: Path, base: Path) -> None:
+    """They begin at random, so that no other process has the same."""
+    run = new_run(tmp_path, tuning(base) | {"freeze": ["blocks.0"]}, **{"trainer.epochs": 1})
+    fit(run)
+    torch.manual_seed(99)
+    torch.testing.assert_close(outputs(load(tmp_path), run), outputs(run.state.model, run))
+
+
 def test_the_header_tells_what_is_stored_in_fewer_bits(tmp_path: Path, base: Path) -> None:
     """Of eight layers the two of 128 × 128 numbers are large enough as well."""
     row = dict(new_run(tmp_path / "int8", tuning(base, "int8")).info.rows)["Frozen"]

@@ -19,6 +19,9 @@ from bigmodel.models.fine_tuning import FineTuningConfig
 from bigmodel.registry import EntryConfig
 from bigmodel.spec import DataSpec
 
+_UPDATES = (".lora_a", ".lora_b")
+"""Begin at random, and so are saved even if `model.freeze` freezes them."""
+
 
 def adapt(model: nn.Module, config: FineTuningConfig, new: Collection[str]) -> BaseWeights | None:
     """Freezes parts of a model, adds low-rank updates, and stores what is frozen in fewer bits.
@@ -49,7 +52,7 @@ def _unchanged(model: nn.Module, new: Set[str]) -> dict[str, nn.Parameter]:
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if not (parameter.requires_grad or name in scales or name in new)
+        if not (parameter.requires_grad or name in scales or name in new or name.endswith(_UPDATES))
     }
 
 
