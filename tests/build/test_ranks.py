@@ -14,6 +14,7 @@ from bigmodel.distributed.ranks import Ranks
 from bigmodel.errors import ConfigError
 from bigmodel.models.layers.batch_norm import BatchNorm, SyncBatchNorm
 from bigmodel.runtime.device import Runtime
+from tests.models.cases import SEVERAL, build, spec
 from tests.small_runs import built, config
 
 
@@ -55,6 +56,29 @@ def test_batch_norm_is_refused_where_it_would_not_be_that_of_one_rank(
 ) -> None:
     with pytest.raises(ConfigError, match=f"device.ranks=2: model.1 is a batch norm, .*{message}"):
         synchronised(tmp_path, settings, layer, device)
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "options", "fix"),
+    [
+        ("cnn", "image", {}, r"model\.batch_norm=false"),
+        ("fnn", "features", {"norm": "batch"}, r"model\.norm=none"),
+        (
+            "fusion",
+            SEVERAL,
+            {"encoders": {"photo": {"channels": [4]}, "features": {"norm": "batch"}}},
+            r"model\.encoders\.features\.norm=none model\.encoders\.photo\.batch_norm=false"
+            r" model\.encoders\.sequence\.batch_norm=false",
+        ),
+    ],
+)
+def test_what_does_without_batch_norm_is_named(
+    tmp_path: Path, name: str, of: Any, options: dict[str, Any], fix: str
+) -> None:
+    run, _ = built(tmp_path, {})
+    model, runtime = build(name, spec(of), **options), Runtime(torch.device("cpu"), "fp32")
+    with pytest.raises(ConfigError, match=rf"Use one rank, or {fix}\.$"):
+        synchronise(model, run.train, run.dataset, config({}), runtime, Two())
 
 
 @pytest.mark.parametrize("settings", [{}, {**ODD, "data.drop_last": True}], ids=["rows", "drop_last"])

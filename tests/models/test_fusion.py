@@ -10,7 +10,7 @@ from bigmodel.models.cnn import CNN
 from bigmodel.models.fnn import FNN
 from bigmodel.models.fusion import drop_parts
 from bigmodel.models.rnn import RNN
-from bigmodel.spec import Features, Image, Multimodal
+from bigmodel.spec import Features, Image, Multimodal, Tokens
 from tests.models.cases import SEVERAL, build, samples, spec, stir
 
 PARTS = range(len(SEVERAL.parts))
@@ -129,11 +129,24 @@ def test_columns_of_any_name_have_modules_of_their_own() -> None:
             r"model\.encoders\.photo\.name='fusion': name a model that reads one kind",
         ),
         ({"photo": {"name": 3}}, r"model\.encoders\.photo\.name=3: name a model"),
+        ({"photo": "fusio"}, r"name='fusio': no such model\. Known: attention, cnn, fnn, rnn"),
+        ({"photo": "vit"}, r"name='vit': vit is model=transformer .*photo\.name=transformer"),
     ],
 )
 def test_wrong_encoders_are_refused_in_words(encoders: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build("fusion", spec(SEVERAL), encoders=encoders)
+
+
+def test_a_key_that_means_a_kind_and_a_column_of_another_is_refused() -> None:
+    kind, words = Tokens(9, 11, pad=0), r"encoders\.text: means both column 'text' .* 'body'\. Rename"
+    both = spec(Multimodal(("text", "body"), (kind, kind)))
+    with pytest.raises(ConfigError, match=words):
+        build("fusion", both, encoders={"text": "rnn"})
+    encoders = build("fusion", both, encoders={"body": "rnn"}).encoders
+    assert [type(encoder) for encoder in encoders.values()] == [CNN, RNN]
+    alone = build("fusion", spec(Multimodal(("text",), (kind,))), encoders={"text": "rnn"})
+    assert isinstance(alone.encoders["text"], RNN)
 
 
 def test_what_an_encoder_refuses_names_its_own_settings() -> None:

@@ -13,7 +13,10 @@ from bigmodel.data.base import Dataset
 from bigmodel.data.batching.batches import Batches
 from bigmodel.distributed.ranks import Ranks
 from bigmodel.errors import ConfigError, counted
+from bigmodel.models.cnn import CNN
 from bigmodel.models.fine_tuning import FineTuningConfig
+from bigmodel.models.fnn import FNN
+from bigmodel.models.fusion import Fusion
 from bigmodel.models.layers.batch_norm import batch_norms, synchronise_batch_norms
 from bigmodel.optim.optimizers.elementwise import is_elementwise
 from bigmodel.runtime.device import Runtime
@@ -105,7 +108,8 @@ def synchronise(
         return
     accumulate, last = config.trainer.accumulate, len(train) % train.grouped
     others = [name for name, known in norms.items() if not known]
-    name, fix = others[0] if others else next(iter(norms)), "Use one rank, or a model without batch norm"
+    name = others[0] if others else next(iter(norms))
+    fix = f"Use one rank, or {_without_batch_norms(model)}"
     if runtime.device.type != "cuda":
         why = "whose statistics only GPUs add up over ranks"
     elif others:
@@ -125,3 +129,19 @@ def synchronise(
         synchronise_batch_norms(model)
         return
     raise ConfigError(f"device.ranks={ranks.size}: model.{name} is a batch norm, {why}. {fix}.")
+
+
+def _without_batch_norms(model: nn.Module) -> str:
+    """The settings of the same model without batch norm, where they are known."""
+    parts = {"model": model}
+    if isinstance(model, Fusion):
+        encoders = zip(model.keys, model.encoders.values(), strict=True)
+        parts = {f"model.encoders.{key}": encoder for key, encoder in encoders}
+    settings = []
+    for where, part in parts.items():
+        if not batch_norms(part):
+            continue
+        if not isinstance(part, CNN | FNN):
+            return "a model without batch norm"
+        settings.append(f"{where}.{'batch_norm=false' if isinstance(part, CNN) else 'norm=none'}")
+    return " ".join(dict.fromkeys(settings))  # one key may be for several encoders

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bigmodel.errors import ConfigError, SpecError, did_you_mean
 from bigmodel.models.base import Model
 from bigmodel.models.checks import check_divides, refuse_writing
+from bigmodel.models.families import FAMILIES
 from bigmodel.models.layers.blocks import Block, make_norm
 from bigmodel.models.layers.fast_linear import Linear
 from bigmodel.models.transformer_config import TransformerConfig
@@ -84,14 +85,30 @@ def encoder_config(key: str, settings: Settings) -> EntryConfig:
     settings.pop("pretrained", None)
     where, name = f"model.encoders.{key}", settings["name"]
     if not isinstance(name, str) or name == "fusion":
-        raise ConfigError(
-            f"{where}.name={name!r}: name a model that reads one kind of data, such as cnn."
-        )
+        raise _wrong_name(f"{where}.name", name)
     try:
         schema = models.entry(name).config
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("model.name", f"{where}.name", 1)) from None
+    except ConfigError:
+        raise _wrong_name(f"{where}.name", name) from None
     return validate(schema, settings, where)
+
+
+def _wrong_name(key: str, name: Any) -> ConfigError:
+    """The error that an encoder's name, set by `key`, is not that of a model of one kind of data."""
+    known = [one for one in models.names() if one != "fusion"]
+    if name in FAMILIES:
+        fault = (
+            f"{name} is model=transformer with other options. Set {key}=transformer, and those of its"
+            " options that differ"
+        )
+    elif not isinstance(name, str) or name == "fusion":
+        fault = f"name a model that reads one kind of data: {', '.join(known)}"
+    else:
+        fault = (
+            f"no such model.{did_you_mean(name, known)} Known: {', '.join(known)}; a plugin's own names"
+            " need 'plugins=[module]'"
+        )
+    return ConfigError(f"{key}={name!r}: {fault}.")
 
 
 @models.register("fusion", FusionConfig)
@@ -113,7 +130,7 @@ class Fusion(Model):
     Shapes: (batch, *spec.input.shape) → features (batch, dim) → (batch, output_size).
 
     Raises:
-        ConfigError: `encoders` names neither a kind of data nor a part.
+        ConfigError: a key in `encoders` is neither a kind of data nor a part, or means several.
         SpecError: an encoder cannot read its part.
     """
 
@@ -205,6 +222,12 @@ def _check_keys(config: FusionConfig, parts: Mapping[str, Modality]) -> None:
             raise ConfigError(
                 f"model.encoders.{key}: names neither a kind of data nor a part of it."
                 f"{did_you_mean(key, known)} Known: {', '.join(known)}."
+            )
+        others = [name for name, kind in parts.items() if name != key and KINDS[type(kind)] == key]
+        if key in parts and others:
+            raise ConfigError(
+                f"model.encoders.{key}: means both column '{key}' and the kind of column '{others[0]}'."
+                f" Rename column '{key}', or set only model.encoders.{others[0]}."
             )
 
 

@@ -32,11 +32,11 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "table.csv"
 
 
-def run_on(table: Path, encoders: dict[str, Any], **data: Any) -> Run:
+def run_on(table: Path, encoders: dict[str, Any], rank: int | None = None, **data: Any) -> Run:
     """A run that starts from what the encoders say; nothing is trained yet."""
     data |= {"name": "table", "path": str(table), "target": "price", "cache": None, "batch_size": 8}
     data["columns"] = {"photo": "image", "text": "text"}
-    model = {"name": "fusion", "dropout": 0.0, "encoders": encoders}
+    model = {"name": "fusion", "dropout": 0.0, "encoders": encoders, "lora": {"rank": rank}}
     return build_run(config({"data": data, "model": model}), table.parent / "run")
 
 
@@ -73,6 +73,10 @@ def test_what_does_not_go_with_the_weights_is_refused(table: Path) -> None:
         ConfigError, match=r"model\.encoders\.photo\.pretrained=no: there is no such file"
     ):
         run_on(table, {"photo": {"pretrained": "no"}})
+    with pytest.raises(
+        ConfigError, match=r"model\.lora\.rank=4: .* encoders of .* Leave model\.lora out"
+    ):
+        run_on(table, {"text": {"pretrained": path}}, rank=4)
 
 
 def test_texts_are_read_with_one_tokenizer(table: Path) -> None:

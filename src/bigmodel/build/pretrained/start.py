@@ -41,6 +41,11 @@ def start_from(config: RunConfig) -> tuple[RunConfig, Source | None]:
     path = config.fine_tuning.pretrained
     rank = config.fine_tuning.lora.rank
     _check_updates(config.fine_tuning.lora)
+    if rank is not None and pretrained_encoders(config):
+        raise ConfigError(
+            f"model.lora.rank={rank}: low-rank updates are not for encoders of model=fusion, which are"
+            " trained in full. Leave model.lora out."
+        )
     if path is None and rank is not None:
         raise ConfigError(
             f"model.lora.rank={rank}: low-rank updates change weights that were trained before. Name"
