@@ -5,12 +5,14 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from bigmodel.cli.commands import chat
 from bigmodel.data.sources.chat import ChatReader
 from bigmodel.data.texts.conversations import Message
+from bigmodel.models import generation
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
 
@@ -93,6 +95,42 @@ def test_ctrl_c_ends_an_answer_and_not_the_program(
     assert said.out.startswith("> B\n> ")
     assert asked[-1][1] == Message("assistant", "B")
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_message_without_an_answer_is_dropped(
+    made: Run, bigmodel: Bigmodel, monkeypatch: pytest.MonkeyPatch, asked: list[list[Message]]
+) -> None:
+    generate, calls = generation.generate, []
+
+    def ending_at_once(*args: Any, **named: Any) -> Any:
+        calls.append(args)
+        return None if len(calls) == 1 else generate(*args, **named)
+
+    monkeypatch.setattr(generation, "generate", ending_at_once)
+    piped(monkeypatch, "a\nbb\n")
+    said = bigmodel("chat", made("chat"), *GREEDY)
+    assert (said.status, said.out) == (0, "\nBB\n")
+    assert said.err == "Dropped: your message; it has no answer\n"
+    assert asked[-1] == [Message("user", "bb")]
+
+
+def test_ctrl_c_before_an_answer_drops_its_message(
+    made: Run, bigmodel: Bigmodel, monkeypatch: pytest.MonkeyPatch, asked: list[list[Message]]
+) -> None:
+    typing(monkeypatch, "a", "bb")
+    fitting, calls = chat.Talk._fitting_prompt, []
+
+    def interrupting(self: chat.Talk) -> list[int]:
+        calls.append(self)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return fitting(self)
+
+    monkeypatch.setattr(chat.Talk, "_fitting_prompt", interrupting)
+    said = bigmodel("chat", made("chat"), *GREEDY)
+    assert said.status == 0
+    assert "Dropped: your message; it has no answer\n" in said.err
+    assert asked == [[Message("user", "bb")]]
 
 
 def test_the_oldest_messages_are_dropped_where_there_is_no_room(

@@ -190,5 +190,5 @@ def test_a_template_is_found_beside_the_tokenizer(tmp_path):
     (tmp_path / "mine.jinja").write_text("four")
     assert format_of(tmp_path / "mine.jinja", tokenizer).template == "four"
     (tmp_path / "tokenizer_config.json").write_text("[")
-    with pytest.raises(DataError, match=r"tokenizer_config.json: is no JSON object"):
+    with pytest.raises(DataError, match=r"tokenizer_config.json: isn't a JSON object"):
         format_of(None, tokenizer)

@@ -45,12 +45,25 @@ def test_a_list_and_folders_and_gzip_are_read(tmp_path):
         read_conversations(tmp_path / "other", "data.path", "utf-8", 0)
 
 
+def test_one_object_over_several_lines_is_a_record(tmp_path):
+    found = read(tmp_path / "one.json", json.dumps(GOOD, indent=1))
+    assert len(found.all) == 1
+    assert found.places[0].endswith("one.json, record 1")
+    with pytest.raises(DataError, match=r"two.json, line 1: isn't JSON: .* on one line\. 12 records"):
+        read(tmp_path / "two.json", json.dumps(GOOD, indent=1), json.dumps(GOOD))
+
+
+def test_parts_of_text_are_one_text(tmp_path):
+    parts = [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]
+    assert read(tmp_path / "a.jsonl", message(content=parts)).all[0][1] == Message("assistant", "bc")
+
+
 def message(**changed):
     return {"messages": [GOOD["messages"][0], GOOD["messages"][1] | changed]}
 
 
 WRONG = {
-    "no JSON": ("{", r"line 2: is no JSON: "),
+    "no JSON": ("{", r"line 2: isn't JSON: .* A record is an object on one line\."),
     "no object": ("[1]", r"line 2: is no object"),
     "no messages": (
         {"mesages": [], "id": 1},
@@ -62,7 +75,15 @@ WRONG = {
         message(role="asistant"),
         r"message 2 has role='asistant'. Did you mean 'assistant'\? Allowed are system, user, assistant",
     ),
-    "no content": (message(content=None), r"message 2 has no 'content': expected is a text"),
+    "no content": ({"messages": [{"role": "user"}]}, r"message 1 has no 'content': expected is a text"),
+    "null": (
+        message(content=None, tool_calls=[]),
+        r"message 2 has null as 'content': expected is a text",
+    ),
+    "an image": (
+        message(content=[{"type": "image_url"}]),
+        r"message 2 has a part of type 'image_url' as 'content': expected is a text, or parts {\"type",
+    ),
     "content of parts": (message(content=[]), r"message 2 has a list as 'content': expected is a text"),
     "empty answer": (message(content=" "), r"line 2: message 2 is an answer, and empty"),
     "no answer": ({"messages": GOOD["messages"][:1]}, r"no message of 'messages' is of the assistant"),
@@ -84,5 +105,5 @@ def test_a_wrong_record_is_named_or_left_out(name, tmp_path):
 def test_nothing_to_learn_from_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"data.path=.*chats.jsonl: there are no conversations in it"):
         read(tmp_path / "chats.jsonl", "")
-    with pytest.raises(DataError, match=r"chats.jsonl: is no JSON list: "):
+    with pytest.raises(DataError, match=r"chats.jsonl: isn't a JSON list: "):
         read(tmp_path / "chats.jsonl", "[{]")

@@ -71,21 +71,43 @@ class Talk:
 
     def answer(self, text: str) -> None:
         """Writes the answer to a message as it is generated. If it is interrupted, what there is of it
-        stays in the conversation.
+        stays in the conversation. A message without any is dropped: templates may want roles to
+        alternate.
 
         Raises:
             DataError: the template fails, or a character is not in the vocabulary.
             UndefinedTextsError: the model gives NaN or infinity.
         """
         from bigmodel.data.texts.conversations import Message
+
+        self.messages.append(Message("user", text))
+        written = list[str]()
+        try:
+            self._generate(written)
+        except KeyboardInterrupt:
+            self._keep("".join(written))
+            raise
+        self._keep("".join(written))
+
+    def _keep(self, said: str) -> None:
+        """Keeps an answer in the conversation, or drops the message that has none."""
+        from bigmodel.data.texts.conversations import Message
+
+        if said:
+            self.messages.append(Message("assistant", said))
+        else:
+            del self.messages[-1]
+            note("Dropped: your message; it has no answer")
+
+    def _generate(self, written: list[str]) -> None:
+        """Writes an answer, and puts it into `written` piece by piece."""
         from bigmodel.data.texts.decoding import Decoder
         from bigmodel.models.generation import generate
 
-        self.messages.append(Message("user", text))
         prompt = self._fitting_prompt()
         sampling = replace(self.sampling, seed=self.sampling.seed + self._answers)
         self._answers += 1
-        decoder, written = Decoder(self.reader.decode, prompt), list[str]()
+        decoder = Decoder(self.reader.decode, prompt)
         spec, device = self.loaded.preprocessing.spec, self.loaded.runtime.device
 
         def show(piece: str | None) -> None:
@@ -102,8 +124,6 @@ class Talk:
             show(decoder.finish())
         finally:
             self._write("\n")
-            if said := "".join(written):
-                self.messages.append(Message("assistant", said))
 
     def _write(self, piece: str) -> None:
         self.out.write(escape(piece) if self.out.isatty() else piece)

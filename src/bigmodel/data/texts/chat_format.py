@@ -205,7 +205,7 @@ def format_of(template: Path | None, tokenizer: Path | None) -> ChatFormat:
                 settings = dict(nested_json.loads(_read(beside)))
             except (TypeError, ValueError) as error:
                 raise DataError(
-                    f"{beside}: is no JSON object: {first_line(error, 'damaged')}."
+                    f"{beside}: isn't a JSON object: {first_line(error, 'damaged')}."
                 ) from error
         own = tokenizer.parent / "chat_template.jinja"
         if text is None and own.is_file():

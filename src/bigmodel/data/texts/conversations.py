@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,15 +105,19 @@ def _files(path: Path, key: str) -> list[Path]:
 
 def _records(file: Path, encoding: str) -> Iterator[tuple[str, Any]]:
     """Each record and its place: of a file that begins with a bracket the entries of a list, else the
-    lines. A line that is no JSON is an error of its own."""
+    lines, unless all of them are one object. A line that isn't JSON is an error of its own."""
     text = read_text(file, encoding)
     if text.lstrip().startswith("["):
         try:
             listed = nested_json.loads(text)
         except ValueError as error:
-            raise DataError(f"{file}: is no JSON list: {first_line(error, 'damaged')}.") from error
+            raise DataError(f"{file}: isn't a JSON list: {first_line(error, 'damaged')}.") from error
         yield from ((f"record {number}", record) for number, record in enumerate(listed, 1))
         return
+    if text.lstrip().startswith("{") and not text.lstrip().partition("\n")[0].rstrip().endswith("}"):
+        with contextlib.suppress(ValueError):
+            yield "record 1", nested_json.loads(text)
+            return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
@@ -124,7 +129,9 @@ def _records(file: Path, encoding: str) -> Iterator[tuple[str, Any]]:
 
 def _conversation(record: Any) -> Conversation:
     if isinstance(record, ValueError):
-        raise _RecordError(f"is no JSON: {first_line(record, 'damaged')}.")
+        raise _RecordError(
+            f"isn't JSON: {first_line(record, 'damaged')}. A record is an object on one line."
+        )
     if not isinstance(record, dict):
         raise _RecordError("is no object with a list of messages.")
     for key, role, content in _LAYOUTS:
@@ -154,13 +161,34 @@ def _messages(messages: Any, key: str, role: str, content: str) -> Iterator[Mess
             raise _RecordError(
                 f"{where} has {role}={message[role]!r}.{near} Allowed are {', '.join(roles)}."
             )
-        text = message.get(content)
-        if not isinstance(text, str):
-            kind = "no" if text is None else f"a {type(text).__name__} as"
-            raise _RecordError(f"{where} has {kind} '{content}': expected is a text.")
+        if content not in message:
+            raise _RecordError(f"{where} has no '{content}': expected is a text.")
+        text = _text_of(message[content], f"{where} has {{}} as '{content}': expected is a text{{}}.")
         if said == "assistant" and not text.strip():
             raise _RecordError(f"{where} is an answer, and empty.")
         yield Message(said, text)
+
+
+def _text_of(content: Any, message: str) -> str:
+    """A content that is a text, or the parts of one.
+
+    Args:
+        message: for errors; its blanks are for what there is, and for more that is expected.
+    """
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        found = "null" if content is None else f"a {type(content).__name__}"
+        raise _RecordError(message.format(found, ""))
+    texts = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise _RecordError(
+                message.format(f"a part of type {kind!r}", ', or parts {"type": "text", "text": "…"}')
+            )
+        texts.append(part["text"])
+    return "".join(texts)
 
 
 def as_plain(conversation: Sequence[Message]) -> list[dict[str, str]]:
