@@ -143,6 +143,24 @@ def test_a_record_left_out_is_counted(tmp_path):
     assert built(path, max_bad=1).left_out == {"records that cannot be used": 1}
 
 
+def test_answers_with_what_ends_answers_are_named_or_left_out_and_counted(tmp_path):
+    small_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "mine.jinja").write_text(CHATML)
+    options = {"tokenizer": str(tmp_path / "tokenizer.json"), "template": str(tmp_path / "mine.jinja")}
+    wrong = [chat(0)["messages"][0], {"role": "assistant", "content": "<|im_end|> ends"}]
+    path = written(tmp_path / "a.jsonl", [{"messages": []}, {"messages": wrong}, *CHATS])
+    with pytest.raises(
+        DataError, match=r"a.jsonl, line 2: .* raise data.max_bad by 1 to leave them out"
+    ):
+        built(path, max_bad=1, **options)
+    dataset = built(path, max_bad=2, **options)
+    assert dataset.left_out == {"records that cannot be used": 2}
+    read = dataset.reader.read(path, with_targets=True, max_bad=2)
+    assert read.left_out == {"records that cannot be used": 2}
+    with pytest.raises(DataError, match=r"a.jsonl, line 2: "):
+        dataset.reader.read(path, with_targets=True, max_bad=1)
+
+
 def test_folds_hold_out_each_conversation_once(chats):
     found = [text for fold in range(4) for text in answers(built(chats, folds=4, val_fold=fold), "val")]
     assert sorted(found) == SAID

@@ -168,6 +168,20 @@ def test_what_cannot_be_learnt_from_is_refused(name, vocabulary):
         encoded(template, vocabulary, chat)
 
 
+def test_an_answer_that_holds_what_ends_answers_is_named_or_left_out(vocabulary):
+    wrong = [CHAT[0], Message("assistant", "say <|im_end|> now")]
+    words = r"^chat 1: an answer holds '<\|im_end\|>', .* 1 record of 3 .* data.max_bad by 1 to"
+    with pytest.raises(DataError, match=words):
+        encoded(CHATML, vocabulary, CHAT, wrong, WITH_SYSTEM)
+    places = [f"chat {n}" for n in range(3)]
+    found = form(CHATML).encode([CHAT, wrong, WITH_SYSTEM], places, vocabulary, max_bad=1)
+    expected = encoded(CHATML, vocabulary, CHAT, WITH_SYSTEM)
+    assert found.bad == 1
+    assert found.encoded.tokens.equal(expected.encoded.tokens)
+    assert found.encoded.sizes.equal(expected.encoded.sizes)
+    assert found.learnt.equal(expected.learnt)
+
+
 def test_the_day_is_that_of_the_beginning(vocabulary):
     dated = "{{ strftime_now('%d %b %Y') }}" + CHATML
     prompt = form(dated).prompt(CHAT[:1], vocabulary)

@@ -25,7 +25,7 @@ from bigmodel.data.packing import Documents, PackedDocuments
 from bigmodel.data.reader import NewSamples, reads
 from bigmodel.data.texts import documents
 from bigmodel.data.texts.chat_format import ChatFormat, format_of
-from bigmodel.data.texts.conversations import Conversations, Message, read_conversations
+from bigmodel.data.texts.conversations import BAD, Conversations, Message, read_conversations
 from bigmodel.data.texts.documents import Packing
 from bigmodel.data.texts.files import TextFilesConfig, UnitOption, vocabulary_of
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
@@ -71,9 +71,9 @@ class ChatReader(VocabularyReader):
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:  # noqa: ARG002
         """See `Reader.read`. Targets are always read: they are the answers of the conversations."""
         found = read_conversations(path, "path", self.encoding, max_bad)
-        rows = self.arrange(found)
-        left_out = found.left_out | ({_BEYOND: rows.beyond} if rows.beyond else {})
-        return NewSamples(rows.part, {"first_token": documents.first_tokens(rows.part)}, left_out)
+        rows = self.arrange(found, max_bad - found.left_out.get(BAD, 0))
+        left_out = Counter(found.left_out) + Counter(rows.left_out)
+        return NewSamples(rows.part, {"first_token": documents.first_tokens(rows.part)}, dict(left_out))
 
     def prompt(self, text: str) -> list[int]:
         """See `TextReader.prompt`: a question, with what asks for an answer."""
@@ -87,13 +87,17 @@ class ChatReader(VocabularyReader):
         """
         return self.format.prompt(conversation, self.vocabulary)
 
-    def arrange(self, found: Conversations) -> Rows:
+    def arrange(self, found: Conversations, max_bad: int = 0) -> Rows:
         """Conversations in rows, as a model reads them.
 
+        Args:
+            max_bad: conversations that may be left out, as an answer in them has no end of its own.
+
         Raises:
-            DataError: the template fails, or all answers lie beyond the context.
+            DataError: the template fails, more than `max_bad` conversations cannot be used, or all
+                answers lie beyond the context.
         """
-        tokens, learnt, end = self.format.encode(found.all, found.places, self.vocabulary)
+        tokens, learnt, end, bad = self.format.encode(found.all, found.places, self.vocabulary, max_bad)
         sizes = (tokens.sizes - 1).clamp(max=self.context)
         answered = learnt.cumsum(0)
         first = answered[tokens.starts]  # the first token is asked for nowhere
@@ -108,7 +112,8 @@ class ChatReader(VocabularyReader):
         packs = self.packing == "documents"
         part = PackedDocuments.packed(rows, self.context) if packs else rows
         cut = int((tokens.sizes[kept] - 1 > self.context).sum())
-        return Rows(part, end, len(kept), len(tokens.sizes) - len(kept), cut)
+        left_out = {BAD: bad, _BEYOND: len(tokens.sizes) - len(kept)}
+        return Rows(part, end, len(kept), {why: count for why, count in left_out.items() if count}, cut)
 
 
 @dataclass(frozen=True)
@@ -119,14 +124,14 @@ class Rows:
         part: the rows.
         end: the token that ends an answer.
         kept: how many conversations there are.
-        beyond: how many were left out, as all of their answers lie beyond the context.
+        left_out: how many were left out, by reason.
         cut: how many of those kept are longer than the context.
     """
 
     part: Documents | PackedDocuments
     end: int
     kept: int
-    beyond: int
+    left_out: dict[str, int]
     cut: int
 
 
@@ -157,16 +162,17 @@ def chat(config: ChatConfig) -> Dataset:
         packing=config.packing,
         format=form,
     )
-    rows = {name: reader.arrange(part) for name, part in parts.items()}
-    if beyond := sum(some.beyond for some in rows.values()):
-        left_out[_BEYOND] = beyond
+    rows: dict[PartName, Rows] = {}
+    for name, part in parts.items():
+        rows[name] = reader.arrange(part, config.max_bad - left_out[BAD])
+        left_out.update(rows[name].left_out)
     arranged = {name: some.part for name, some in rows.items()}
     dataset = documents.dataset_of("chat", arranged, vocabulary, config.context, rows["train"].end)
     return replace(
         dataset,
         reader=reader,
         header_rows=_header_rows(rows["train"], config, form, vocabulary),
-        left_out=left_out,
+        left_out=dict(left_out),
         val_rows=None if val_rows is None else torch.tensor(documents.first_tokens(arranged["val"])),
     )
 
@@ -189,7 +195,7 @@ def _format(config: ChatConfig) -> ChatFormat:
 
 def _read_parts(
     config: ChatConfig,
-) -> tuple[dict[PartName, Conversations], Tensor | None, dict[str, int]]:
+) -> tuple[dict[PartName, Conversations], Tensor | None, Counter[str]]:
     """The conversations of each part; which ones are for validation, None if that has a path of its own;
     and how many were left out, by reason."""
     read = {
@@ -206,7 +212,7 @@ def _read_parts(
     if not config.validation and "val" in parts:
         parts["train"] += parts.pop("val")
     kept = {name: parts[name] for name in PART_ORDER if name in parts}
-    return kept, index.get("val"), dict(left_out)
+    return kept, index.get("val"), left_out
 
 
 def _header_rows(

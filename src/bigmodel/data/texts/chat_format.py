@@ -7,6 +7,7 @@ and a line end, its content, `end`: as in ChatML, with special tokens that no te
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from bigmodel.data.texts.conversations import Conversation, Message, as_plain
 from bigmodel.data.texts.vocabulary import Encoded, Ids, Vocabulary
-from bigmodel.errors import DataError, first_line
+from bigmodel.errors import DataError, counted, first_line
 from bigmodel.registry import Config
 from bigmodel.runtime import nested_json, progress_messages
 
@@ -36,11 +37,13 @@ class ChatTokens(NamedTuple):
         encoded: conversation after conversation.
         learnt: (all tokens,) bool: whether a token is the assistant's, the end of its turn included.
         end: the token that ends each of the assistant's turns.
+        bad: how many conversations were left out, as an answer in them has no end of its own.
     """
 
     encoded: Encoded
     learnt: Tensor
     end: int
+    bad: int = 0
 
 
 class ChatFormat(Config):
@@ -61,12 +64,17 @@ class ChatFormat(Config):
         return self.model_copy(update={"tokens": dict(tokens)})
 
     def encode(
-        self, conversations: Sequence[Conversation], places: Sequence[str], vocabulary: Vocabulary
+        self,
+        conversations: Sequence[Conversation],
+        places: Sequence[str],
+        vocabulary: Vocabulary,
+        max_bad: int = 0,
     ) -> ChatTokens:
         """Conversations as tokens.
 
         Args:
             places: of each, for messages.
+            max_bad: conversations that may be left out, as an answer in them has no end of its own.
 
         Raises:
             DataError: the template fails, or answers have no end of their own.
@@ -79,19 +87,24 @@ class ChatFormat(Config):
             for conversation, place in zip(conversations, places, strict=True):
                 rendered.append(self._rendered(conversation, place))
         encoded = vocabulary.encode_with_places([text for text, _ in rendered])
-        learnt, ends, inside = list[Ids](), set[int](), set[int]()
-        for (tokens, bounds), (_, answers) in zip(encoded, rendered, strict=True):
-            learnt.append(np.zeros(len(tokens), bool))
-            for answer in answers:
-                within = (bounds[:, 0] < answer.stop) & (bounds[:, 1] > answer.start)
-                learnt[-1] |= within
-                *others, last = tokens[within].tolist() or [-1]
-                ends.add(last)
-                inside.update(others)
-        sizes = torch.tensor([len(tokens) for tokens, _ in encoded])
-        ids = torch.from_numpy(np.concatenate([tokens for tokens, _ in encoded]))
-        end = _only_end(ends, inside, vocabulary)
-        return ChatTokens(Encoded(ids, sizes), torch.from_numpy(np.concatenate(learnt)), end)
+        learnt, answers = list[Ids](), list[list[list[int]]]()
+        for (tokens, bounds), (_, spans) in zip(encoded, rendered, strict=True):
+            within = [(bounds[:, 0] < span.stop) & (bounds[:, 1] > span.start) for span in spans]
+            learnt.append(np.logical_or.reduce(within))
+            answers.append([tokens[own].tolist() for own in within])
+        end, bad = _end_of(answers, vocabulary)
+        if (beyond := len(bad) - max(max_bad, 0)) > 0:
+            raise DataError(
+                f"{places[bad[0]]}: an answer holds {vocabulary.decode([end])!r}, which ends answers,"
+                " within it, or doesn't end with it, so that a model could not learn when to stop."
+                f" {counted(len(bad), 'record')} of {len(places):,} cannot be used: raise data.max_bad"
+                f" by {beyond} to leave them out."
+            )
+        kept = sorted(set(range(len(places))) - set(bad))
+        sizes = torch.tensor([len(learnt[row]) for row in kept])
+        ids = torch.from_numpy(np.concatenate([encoded[row][0] for row in kept]))
+        own = torch.from_numpy(np.concatenate([learnt[row] for row in kept]))
+        return ChatTokens(Encoded(ids, sizes), own, end, len(bad))
 
     def prompt(self, conversation: Sequence[Message], vocabulary: Vocabulary) -> list[int]:
         """The tokens of a conversation that the assistant is to answer.
@@ -247,19 +260,27 @@ def _turn_tokens(vocabulary: Vocabulary) -> tuple[int, int]:
     return vocabulary.end if vocabulary.start is None else vocabulary.start, vocabulary.end
 
 
-def _only_end(ends: set[int], inside: set[int], vocabulary: Vocabulary) -> int:
-    """The token that ends every answer, and is nowhere else in one.
+def _end_of(answers: Sequence[Sequence[list[int]]], vocabulary: Vocabulary) -> tuple[int, list[int]]:
+    """The token that ends answers, and the indices of conversations with an answer that it doesn't end,
+    or that holds it elsewhere.
 
     Args:
-        ends: the last tokens of answers; -1: an answer has no tokens.
-        inside: their other tokens.
+        answers: the tokens of each conversation's answers.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such token for most of the conversations.
     """
-    if len(ends) == 1 and not ends & inside and -1 not in ends:
-        return ends.pop()
-    shown = ", ".join(repr(vocabulary.decode([token])) for token in sorted(ends - {-1})[:3])
+    lasts = Counter(tokens[-1] for own in answers for tokens in own if tokens)
+    common = [token for token, _ in lasts.most_common(3)]
+    end = common[0] if common else -1
+    bad = [
+        row
+        for row, own in enumerate(answers)
+        if any(end not in tokens or tokens.index(end) < len(tokens) - 1 for tokens in own)
+    ]
+    if 2 * len(bad) < len(answers):
+        return end, bad
+    shown = ", ".join(repr(vocabulary.decode([token])) for token in common)
     raise DataError(
         "data.template: no token ends every answer and nothing else, so that a model could not be told"
         f" to stop; they end with tokens such as {shown or 'none'}. End each answer with a special token"

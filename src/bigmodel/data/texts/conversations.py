@@ -17,6 +17,9 @@ from bigmodel.runtime import nested_json
 SUFFIXES = (".jsonl", ".json", ".ndjson")
 """Endings of the files that are read from a folder, gzip or not."""
 
+BAD = "records that cannot be used"
+"""A reason to leave a record out."""
+
 ROLES = ("system", "user", "assistant")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 _LAYOUTS = (("messages", "role", "content"), ("conversations", "from", "value"))
@@ -89,7 +92,7 @@ def read_conversations(path: Path, key: str, encoding: str, max_bad: int) -> Con
         raise DataError(f"{bad[0]}{more}")
     if not found:
         raise DataError(f"{key}={path}: there are no conversations in it.")
-    return Conversations(found, places, {"records that cannot be used": len(bad)} if bad else {})
+    return Conversations(found, places, {BAD: len(bad)} if bad else {})
 
 
 def _files(path: Path, key: str) -> list[Path]:
