@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -16,16 +16,12 @@ from torch import nn
 from bigmodel import registry
 from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
-from bigmodel.build.pretrained.adapting import adapt, base_errors
-from bigmodel.build.pretrained.encoders import load_encoders, start_encoders
-from bigmodel.build.pretrained.loading import load_weights
-from bigmodel.build.pretrained.source import Source, read_source
-from bigmodel.build.pretrained.start import start_from, suit_target
+from bigmodel.build.model import build_model, find_start
+from bigmodel.build.pretrained.start import suit_target
 from bigmodel.build.ranks import check_ranks, for_ranks, synchronise
-from bigmodel.checkpointing.base_weights import BaseWeights
 from bigmodel.checkpointing.saver import NoSaver, Saver, ShardSaver
 from bigmodel.config import RunConfig
-from bigmodel.data.base import Batch, Dataset, PartName
+from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.fingerprint import fingerprint
 from bigmodel.data.preprocessing import Preprocessing
@@ -34,18 +30,13 @@ from bigmodel.distributed.parallelise import parallelise
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
-from bigmodel.engine.recompute import recompute_blocks
-from bigmodel.engine.regions import compile_model
 from bigmodel.engine.selection import AutoEngine
 from bigmodel.engine.step import Step
 from bigmodel.errors import ConfigError, require
 from bigmodel.losses import Loss
-from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metrics_for
 from bigmodel.metrics.threshold import is_yes_no
 from bigmodel.models.freezing import Unfreezing
-from bigmodel.models.layers.batch_norm import batch_norms
-from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.optimizers import own_options
 from bigmodel.optim.optimizers.adaptive import AdamWConfig
 from bigmodel.optim.rates import scale_rates
@@ -117,13 +108,7 @@ def build_run(
     """
     config, degrees = for_ranks(config, ranks), config.device.parallel.over(ranks.size)
     trainer = config.trainer
-    source, encoders = None, dict[str, Source]()
-    if not goes_on:
-        config, source = start_from(config)
-        config, encoders = start_encoders(config)
-    elif config.fine_tuning.lora.rank is not None:  # its checkpoints hold updates alone
-        with base_errors(str(config.fine_tuning.pretrained)):
-            source = read_source(str(config.fine_tuning.pretrained))
+    config, start = find_start(config, goes_on)
     runtime = prepare(config.device, config.top.seed, ranks.gpu, ranks.sharing)
     ranks = ranks.sharing_layers(degrees.tensor)
     with ranks.first():
@@ -137,7 +122,8 @@ def build_run(
     with closing((val or train).epoch(0)) as batches:
         first = next(batches)
     sample = first.inputs[:1]
-    loss, model, layers, rows, base = _model(config, dataset, runtime, first, source, encoders)
+    built = build_model(config, dataset.spec, runtime, first, start)
+    loss, model, rows = built.loss, built.model, built.rows
     chosen_metrics = choose_metrics(config.metrics, dataset.spec.target)
     rows += _rows("Warning", custom_parts.try_metrics(chosen_metrics))
     _check_threshold(config, dataset)
@@ -165,14 +151,14 @@ def build_run(
     state = State(
         *(step.model, step.optimizer, schedule, step.metrics, step.accumulation),
         *(step.ema, step.scaler, loss, ranks, parallel.parts),
-        base=base,
+        base=built.base,
     )
     rng.seed_rank(config.top.seed, ranks.data_rank)
     with progress_messages.report_progress("Taking the data's fingerprint"):
         data_fingerprint = fingerprint(dataset)
     return Run(
         config=trainer,
-        info=header.run_info(config, dataset, layers, runtime, plan, monitor, folder, loss, rows),
+        info=header.run_info(config, dataset, built.layers, runtime, plan, monitor, folder, loss, rows),
         plan=plan,
         dataset=dataset,
         fingerprint=data_fingerprint,
@@ -223,49 +209,6 @@ def _batches(
         return make_batches(dataset, part, config.data, runtime.device, batch_size=size)
 
     return train, in_order("val"), in_order("test")
-
-
-def _model(
-    config: RunConfig,
-    dataset: Dataset,
-    runtime: Runtime,
-    batch: Batch,
-    source: Source | None,
-    encoders: Mapping[str, Source],
-) -> tuple[Loss, nn.Module, list[Layer], list[tuple[str, str]], BaseWeights | None]:
-    """Loss and model on the device, the model's summary, rows for the header, and weights that are not
-    saved."""
-    torch.manual_seed(config.top.seed)  # the weights depend on nothing else
-    spec = dataset.spec
-    loss = build_loss(config.loss, spec).to(runtime.device)
-    model: nn.Module = registry.models.build(config.model, spec)
-    custom_parts.check_model(model, config.model)
-    loaded = None if source is None else load_weights(model, source, config.model, spec)
-    started = load_encoders(model, encoders, config, spec)
-    new = [] if loaded is None else loaded.new
-    base = adapt(model, config.fine_tuning, new)
-    model.to(runtime.device)
-    warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
-    layers = summarize(model, batch.inputs[:1])
-    if config.trainer.recompute == "blocks":
-        _recompute(model, config)
-    compiling = compile_model(model, runtime.device) if config.device.compile else []
-    rows = [] if loaded is None else [("Pretrained", loaded.told)]
-    rows += _rows("Pretrained", started)
-    rows += header.tuned(model, config.fine_tuning, new)
-    rows += _rows("Compiling", compiling)
-    rows += _rows("Warning", warnings)
-    return loss, model, layers, rows, base
-
-
-def _recompute(model: nn.Module, config: RunConfig) -> None:
-    why = ""
-    if norms := batch_norms(model):
-        why = f"model.{next(iter(norms))} is a batch norm, which would count each batch twice"
-    elif not recompute_blocks(model):
-        why = f"model={config.model.name} is no stack of equal blocks"
-    if why:
-        raise ConfigError(f"trainer.recompute=blocks: {why}. Leave it out.")
 
 
 def _rows(label: str, lines: list[str]) -> list[tuple[str, str]]:
