@@ -148,6 +148,10 @@ COSTLY = {
     "looking again and again": LONG + "{% for n in range(10000) %}{{ 'b' in s }}{% endfor %}",
     "comparing again and again": "{% set a = ['a' * 900000] %}{% for n in range(10000) %}"
     "{{ a.count('a' * 9) }}{% endfor %}",
+    "a filter with long text between": LONG + "{{ range(10000) | list | join(s) }}",
+    "a filter with long text between, named": LONG + "{{ range(10000) | list | join(d=s) }}",
+    "a method with long text between": LONG + "{{ s.join(['a'] * 10000) }}",
+    "replacing with names": LONG + "{{ s | replace(new=s, old='a') }}",
     "looking up tuples": "{% set t = ('a' * 900000,) %}{% for n in range(10000) %}"
     "{{ {}.get(t) }}{% endfor %}",
     "looking from the end": "{{ ('a' * 1000000).rfind('b' + 'a' * 500000) }}",
@@ -215,6 +219,12 @@ def test_generation_blocks_are_not_nested():
             rendered(text)
     whole = "{% set x %}{% generation %}ab{% endgeneration %}{% endset %}{{ x[1:] }}"
     assert rendered(whole) == "ab"
+
+
+def test_joining_much_with_little_is_within_the_budget():
+    much = ["a" * 100_000] * 10
+    assert len(rendered("{{ (', ' * 30).join(c) }}{{ c | join(', ' * 30) }}", c=much)) == 2_001_080
+    assert rendered("{{ 'abc' | replace(new='x', old='b') }}{{ ['a', 'b'] | join(d='-') }}") == "axca-b"
 
 
 def test_no_name_of_a_template_is_in_the_way_of_counting():

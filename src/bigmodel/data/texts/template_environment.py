@@ -190,10 +190,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         elif name in _SLOW_METHODS:
             size *= max([1, *rest])
         budget.spend(size + sum(rest))
-        if name == "replace" and isinstance(first, str) and len(values) > 2:
-            budget.charge(len(first) + first.count(str(values[1])) * len(str(values[2])))
-        if name == "join":
-            budget.charge(sum(rest) + size * max([1, *rest]) if isinstance(first, str) else size)
+        if name in ("join", "replace") and rest:
+            budget.charge(_grown(name, first, [*values[1:], *named.values()], rest, size))
 
     def _checked(self, name: str, function: Any) -> Any:
         """A filter or a test whose work is counted."""
@@ -240,6 +238,23 @@ def _kept(value: Any) -> Any:
     if isinstance(value, Namespace):
         raise SecurityError("a namespace cannot be kept in another")
     return value
+
+
+def _grown(name: str, first: Any, others: Sequence[Any], sizes: Sequence[int], size: int) -> int:
+    """At most so large is what `join` or `replace` makes, whose arguments may be named.
+
+    Args:
+        others: all but the first argument.
+        sizes: of these.
+        size: of the first argument.
+    """
+    if name == "replace":
+        text = str(first)
+        found = max(text.count(str(others[0])), text.count(str(others[-1])))
+        return size + found * max(sizes)
+    parts, between = (others[0], size) if isinstance(first, str) else (first, max(sizes))
+    entries = len(parts) if hasattr(parts, "__len__") else 0
+    return size + sum(sizes) + between * entries
 
 
 def _is_of_jinja(value: Any) -> bool:
