@@ -4,8 +4,12 @@
     python scripts/bench_fine_tuning.py all-MiniLM-L6-v2 --pairs 1      # a quick look
     python scripts/bench_fine_tuning.py all-MiniLM-L6-v2 --precision auto
 
+    python scripts/bench_fine_tuning.py all-MiniLM-L6-v2 --batches own --steps 40
+
 Both start from the weights in the folder and do the same steps on one CPU thread: the same batches, of
-texts of the same lengths, AdamW, dropout 0.1. The texts are made of random words. The Trainer computes
+texts of like lengths, AdamW, dropout 0.1. With `--batches own` each makes its batches of the same texts
+as it does by default: ours of texts of like lengths, the Trainer at random. The texts are made of 5 to
+120 random words. The Trainer computes
 in fp32, as it does by default; with `--precision auto` ours does as it does by default, and takes bf16
 where the processor multiplies it faster. Ours runs without compiling; the Trainer without reports, bars
 and saves. They take turns in one process. Seconds are the processor's, so that other work on the machine
@@ -23,6 +27,7 @@ import tempfile
 import time
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,8 @@ from benchmarks.ours import composed
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -81,7 +88,10 @@ def main() -> None:
             flush=True,
         )
         for pair in range(options.pairs):
-            sides = {"ours": partial(ours, precision=options.precision), "Trainer": theirs}
+            sides = {
+                "ours": partial(ours, precision=options.precision),
+                "Trainer": partial(theirs, own=options.batches == "own"),
+            }
             order = list(sides) if pair % 2 == 0 else list(sides)[::-1]
             taken = {name: sides[name](options.model, place, batches) for name in order}
             ratios.append(taken["Trainer"] / taken["ours"])
@@ -126,23 +136,23 @@ def ours(
     return _a_step(clock.seconds[:steps])
 
 
-def theirs(model: Path, place: Path, batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Seconds a step. A sample of the Trainer's data is a whole batch, so that it makes none itself."""
-    bert = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2)
-    pad, marks = bert.config.pad_token_id, Marks()
-    samples = [
-        {"input_ids": x, "attention_mask": (x != pad).long(), "labels": targets}
-        for x, targets in batches
-    ]
+def theirs(model: Path, place: Path, batches: list[tuple[Tensor, Tensor]], own: bool = False) -> float:
+    """Seconds a step. Unless it makes its own batches, a sample of the Trainer's data is one of ours."""
+    bert, marks = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2), Marks()
+    pad, samples = bert.config.pad_token_id, list[dict[str, Any]]()
+    for tokens, targets in batches:
+        mask = (tokens != pad).long()
+        whole = {"input_ids": tokens, "attention_mask": mask, "labels": targets}
+        rows = zip(tokens, mask.sum(1).tolist(), targets.tolist(), strict=True)
+        samples += [{"input_ids": t[:n], "labels": y} for t, n, y in rows] if own else [whole]
+    collate = DataCollatorWithPadding(AutoTokenizer.from_pretrained(model)) if own else itemgetter(0)
     arguments = TrainingArguments(
-        output_dir=str(place / "trainer"), max_steps=len(batches), per_device_train_batch_size=1,
-        learning_rate=LR, lr_scheduler_type="constant", weight_decay=0.01, max_grad_norm=0.0,
+        output_dir=str(place / "trainer"), max_steps=len(batches), learning_rate=LR, weight_decay=0.01,
+        lr_scheduler_type="constant", max_grad_norm=0.0, per_device_train_batch_size=BATCH if own else 1,
         save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
-        remove_unused_columns=False, train_sampling_strategy="sequential",
+        remove_unused_columns=False, train_sampling_strategy="random" if own else "sequential",
     )  # fmt: skip
-    trainer = Trainer(
-        bert, arguments, train_dataset=samples, callbacks=[marks], data_collator=lambda found: found[0]
-    )
+    trainer = Trainer(bert, arguments, train_dataset=samples, callbacks=[marks], data_collator=collate)
     trainer.train()
     return _a_step(marks.seconds)
 
@@ -158,6 +168,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("model", type=Path, help="Hugging Face folder of a BERT")
     options.add_argument("--pairs", type=int, default=5, help="how many runs of each")
+    options.add_argument(
+        "--batches", choices=["same", "own"], default="same", help="the Trainer's: ours, or its own"
+    )
     options.add_argument("--precision", choices=["fp32", "auto"], default="fp32", help="of ours")
     options.add_argument("--steps", type=int, default=15, help="of each run")
     return options
