@@ -48,7 +48,10 @@ TABLES = {"iris", "wine", "breast_cancer", "diabetes", "features"}
 NEED_AN_ORDER = {"cnn", "rnn"}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "fnn": [{"norm": "batch", "dropout": 0.5}, {"norm": "layer", "hidden_sizes": []}],
-    "cnn": [{"residual": True}, {"pooling": "avg", "readout": "flatten", "kernel_sizes": [5]}],
+    "cnn": [
+        {"channels": [8, 8, 8, 16], "residual": True},
+        {"channels": [8, 8, 8, 16], "pooling": "avg", "readout": "flatten", "kernel_sizes": [5]},
+    ],
     "rnn": [
         {"cell": "lstm", "num_layers": 2, "bidirectional": True, "dropout": 0.5},
         {"cell": "rnn", "readout": "mean", "fused": False},

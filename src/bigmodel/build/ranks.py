@@ -13,10 +13,7 @@ from bigmodel.data.base import Dataset
 from bigmodel.data.batching.batches import Batches
 from bigmodel.distributed.ranks import Ranks
 from bigmodel.errors import ConfigError, counted
-from bigmodel.models.cnn import CNN
 from bigmodel.models.fine_tuning import FineTuningConfig
-from bigmodel.models.fnn import FNN
-from bigmodel.models.fusion import Fusion
 from bigmodel.models.layers.batch_norm import batch_norms, synchronise_batch_norms
 from bigmodel.optim.optimizers.elementwise import is_elementwise
 from bigmodel.runtime.device import Runtime
@@ -133,6 +130,10 @@ def synchronise(
 
 def _without_batch_norms(model: nn.Module) -> str:
     """The settings of the same model without batch norm, where they are known."""
+    from bigmodel.models.cnn import CNN  # only what a run uses is imported
+    from bigmodel.models.fnn import FNN
+    from bigmodel.models.fusion import Fusion
+
     parts = {"model": model}
     if isinstance(model, Fusion):
         encoders = zip(model.keys, model.encoders.values(), strict=True)

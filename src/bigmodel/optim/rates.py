@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 
 from bigmodel.errors import ConfigError, SpecError
 from bigmodel.model_parts import layer_numbers, selected
-from bigmodel.optim.optimizers.muon import Joined
 from bigmodel.optim.rates_config import RatesConfig
 
 Groups = list[dict[str, Any]]
@@ -56,6 +55,8 @@ def scale_rates(optimizer: Optimizer, model: nn.Module, config: RatesConfig) -> 
     """
     if config == RatesConfig():
         return
+    from bigmodel.optim.optimizers.muon import Joined  # only what a run uses is imported
+
     factors = rate_factors(model, config)
 
     def split(groups: Groups) -> Groups:

@@ -212,7 +212,7 @@ class State:
         try:
             # One after another: of whole weights that no rank can hold, there is never more than one.
             self.model.load_state_dict(
-                {own.get(n, n): self._cut(own.get(n, n), weights[n]) for n in weights} | self._base()
+                {own.get(n, n): self._cut(own.get(n, n), weights[n]) for n in weights} | self._unsaved()
             )
         except (RuntimeError, ValueError) as error:
             first = first_difference(error)
@@ -293,11 +293,11 @@ class State:
             rng.seed_rank(torch.initial_seed(), rank)
 
     def _weights(self) -> dict[str, Tensor]:
-        names, base = plain_names(self.model), self._base()
+        names, base = plain_names(self.model), self._unsaved()
         state = self.model.state_dict()
         return {names[name]: state[name].detach() for name in state if name not in base}
 
-    def _base(self) -> dict[str, Tensor]:
+    def _unsaved(self) -> dict[str, Tensor]:
         """The weights that are not saved."""
         if self.base is None:
             return {}

@@ -76,7 +76,7 @@ def test_a_format_may_come_in_a_text(tmp_path, kind, name):
             r"column 'when' is one of dates \(%m/%d/%Y\), but row 1 .* holds '31/01/2020'; 30 of 60",
         ),
         ({"when": "duration"}, "column 'when' is one of durations, but row 0 .* '01/02/2020'; 60 of 60"),
-        ({"y": {"date": "%Y"}}, "data.columns.y: this is the target"),
+        ({"y": {"date": "%Y"}}, "a target is a number or a category"),
     ],
 )
 def test_what_is_wrong_with_a_format_is_reported(tmp_path, columns, message):
