@@ -13,8 +13,9 @@ from PIL import Image
 
 from bigmodel.build.new_run import build_run
 from bigmodel.errors import ConfigError
+from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
-from tests.hugging_face import LENGTH, TEXTS, write_folder
+from tests.hugging_face import LENGTH, TEXTS, write_folder, write_table
 from tests.small_runs import config
 
 
@@ -60,6 +61,20 @@ def test_each_encoder_computes_what_its_model_computes(table: Path) -> None:
     rows = [text for label, text in run.info.rows if label == "Pretrained"]
     assert [row.partition(":")[0] for row in rows] == ["photo", "text"]
     assert run.info.config["model"]["encoders"]["text"]["dim"] == 48
+
+
+def test_an_encoder_starts_from_a_run_whatever_that_started_from(tmp_path: Path, table: Path) -> None:
+    write_folder(tmp_path / "bert", "bert")
+    labels = write_table(tmp_path / "texts.csv", TEXTS * 2, ["yes", "no"] * len(TEXTS))
+    data = {"name": "text_labels", "path": str(labels), "length": LENGTH}
+    model = {"name": "transformer", "pretrained": str(tmp_path / "bert")}
+    first = build_run(config({"data": data, "model": model, "trainer.epochs": 1}), tmp_path / "first")
+    fit(first)
+    settings = {"name": "transformer", "pretrained": str(tmp_path / "first")}
+    run = run_on(table, {"text": settings}, text_length=LENGTH)
+    theirs, ours = first.state.model.state_dict(), run.state.model.state_dict()
+    assert torch.equal(ours["encoders.text.embedding.weight"], theirs["embedding.weight"])
+    assert dict(run.info.rows)["Pretrained"].endswith("from transformer of a run on text_labels")
 
 
 def test_what_does_not_go_with_the_weights_is_refused(table: Path) -> None:

@@ -213,7 +213,7 @@ def _of_run(folder: Path, where: str) -> Source:
     return Source(
         where,
         f"{settings['name']} of a run on {preprocessing.spec.name}",
-        options=settings,
+        options=registry.models.parse(settings).model_dump(mode="json"),  # those of the model alone
         inputs=expected_inputs(preprocessing),
         labels=target.names if isinstance(target, Classes) else (),
         own=dict(usual_weights(weights, facts, preprocessing.spec)),
