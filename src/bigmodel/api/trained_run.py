@@ -433,8 +433,12 @@ class TrainedRun:
             SpecError: the format has no such model.
             MissingPackageError: onnx is not installed.
         """
-        from bigmodel.cli.commands.export import export_run, huggingface_output, write_weights
-        from bigmodel.cli.commands.output_files import check_kind, check_place
+        from bigmodel.cli.commands.export import (
+            export_run,
+            file_output,
+            huggingface_output,
+            write_weights,
+        )
         from bigmodel.errors import require
 
         if format not in get_args(Format):
@@ -454,9 +458,7 @@ class TrainedRun:
         if format == "onnx":
             for module in ("onnx", "onnxscript"):
                 require(module, "export")
-        output = self.folder / f"model.{format}" if path is None else Path(path).expanduser()
-        check_kind(output, (f".{format}",), "path")
-        check_place(output, force=replace, option="path")
+        output = file_output(path, self.folder, format, replace, "path")
         with may_need_extras("export"), unchanged():
             if format == "onnx":
                 export_run(self._on_cpu(), output, _note, with_past)

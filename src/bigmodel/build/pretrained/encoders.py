@@ -14,7 +14,6 @@ from bigmodel.build.pretrained.start import FREE, pretrained_encoders, with_opti
 from bigmodel.config import RunConfig
 from bigmodel.data.texts.vocabulary import Vocabulary
 from bigmodel.errors import ConfigError
-from bigmodel.models.fusion import Fusion, encoder_config
 from bigmodel.spec import DataSpec
 
 
@@ -53,8 +52,11 @@ def load_encoders(
     Raises:
         CheckpointError: see `load_weights`.
     """
-    if not isinstance(model, Fusion):
+    if not sources:
         return []
+    from bigmodel.models.fusion import Fusion, encoder_config  # only what a run uses is imported
+
+    assert isinstance(model, Fusion)
     settings: Mapping[str, Any] = getattr(config.model, "encoders", {})
     found = []
     for (name, encoder), key, kind in zip(model.encoders.items(), model.keys, model.kinds, strict=True):

@@ -86,10 +86,8 @@ def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
 
 def with_rate(config: RunConfig) -> RunConfig:
     """The configuration with a lower learning rate, unless one was chosen."""
-    field = type(config.optimizer).model_fields.get("lr")
     rate = getattr(config.optimizer, "lr", None)
-    chosen = config.finds_rate or "optimizer.lr" in config.changed
-    if field is None or rate is None or rate != field.default or chosen:
+    if config.finds_rate or rate is None or not _is_default(config, "optimizer", "lr"):
         return config
     factor = RATE if config.fine_tuning.lora.rank is None else LORA_RATE
     return _with_setting(config, "optimizer", "lr", float(f"{factor * rate:.3g}"))
@@ -99,19 +97,24 @@ def _with_sizes(config: RunConfig, source: Source) -> RunConfig:
     """The configuration with images of the size, and windows of at most the length, that the model was
     trained with, unless others were chosen."""
     for one in source.inputs:
-        if isinstance(one, ImageSize) and one.height == one.width and _is_default(config, "size"):
+        if (
+            isinstance(one, ImageSize)
+            and one.height == one.width
+            and _is_default(config, "data", "size")
+        ):
             config = _with_setting(config, "data", "size", one.height)
-        if isinstance(one, LengthLimit) and _is_default(config, "context"):
+        if isinstance(one, LengthLimit) and _is_default(config, "data", "context"):
             most = min(one.tokens, getattr(config.data, "context", 0))
             config = _with_setting(config, "data", "context", most)
     return config
 
 
-def _is_default(config: RunConfig, key: str) -> bool:
-    """Whether the data has a setting, and it was left as it is."""
-    field = type(config.data).model_fields.get(key)
-    unchanged = field is not None and getattr(config.data, key) == field.default
-    return unchanged and f"data.{key}" not in config.changed
+def _is_default(config: RunConfig, group: str, key: str) -> bool:
+    """Whether a group has a setting, and it was left as it is."""
+    entry = getattr(config, group)
+    field = type(entry).model_fields.get(key)
+    unchanged = field is not None and getattr(entry, key) == field.default
+    return unchanged and f"{group}.{key}" not in config.changed
 
 
 def _with_setting(config: RunConfig, group: str, key: str, value: Any) -> RunConfig:

@@ -50,20 +50,14 @@ def run(arguments: Namespace) -> None:
         return
     for module in ("onnx", "onnxscript"):  # torch's own message is for programmers
         require(module, "export")
-    folder = resolve_run(arguments.run).folder
-    output = folder / "model.onnx" if arguments.output is None else Path(arguments.output).expanduser()
-    check_kind(output, (".onnx",))
-    check_place(output, force=arguments.force)
+    output = file_output(arguments.output, resolve_run(arguments.run).folder, kind, arguments.force)
     loaded = load_run(arguments.run, *loading(arguments, "cpu"))
     export_run(loaded, output, note, arguments.with_past)
 
 
 def _run_safetensors(arguments: Namespace) -> None:
-    folder = resolve_run(arguments.run).folder
-    output = folder / "model.safetensors" if arguments.output is None else Path(arguments.output)
-    output = output.expanduser()
-    check_kind(output, (".safetensors",))
-    check_place(output, force=arguments.force)
+    run_folder = resolve_run(arguments.run).folder
+    output = file_output(arguments.output, run_folder, "safetensors", arguments.force)
     loaded = load_run(arguments.run, *loading(arguments, "cpu"))
     write_weights(loaded, output, note)
 
@@ -90,6 +84,29 @@ def _run_huggingface(arguments: Namespace) -> None:
 
     output = huggingface_output(arguments.output, resolve_run(arguments.run).folder, arguments.force)
     write_folder(load_run(arguments.run, *loading(arguments, "cpu")), output, note)
+
+
+def file_output(
+    path: str | os.PathLike[str] | None,
+    run_folder: Path,
+    kind: str,
+    force: bool,
+    option: str = "--output",
+) -> Path:
+    """Where a file is written.
+
+    Args:
+        path: as given; None: `model` in the run's folder.
+        kind: the ending of its name, without the dot.
+        force, option: see `check_place`.
+
+    Raises:
+        ConfigError: it cannot be written there, or its name ends in something else.
+    """
+    output = run_folder / f"model.{kind}" if path is None else Path(path).expanduser()
+    check_kind(output, (f".{kind}",), option)
+    check_place(output, force=force, option=option)
+    return output
 
 
 def huggingface_output(
