@@ -19,8 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.base import PART_ORDER, Dataset, PartName, ValFraction
-from bigmodel.data.custom_data import resolve_path, split_samples
+from bigmodel.data.base import Dataset, PartName, ValFraction
+from bigmodel.data.custom_data import resolve_path
 from bigmodel.data.packing import Documents, PackedDocuments
 from bigmodel.data.reader import NewSamples, reads
 from bigmodel.data.texts import documents
@@ -204,15 +204,7 @@ def _read_parts(
         )
         for name, key in documents.separate_names(config).items()
     }
-    whole, left_out = read["train"], Counter[str]()
-    for found in read.values():
-        left_out.update(found.left_out)
-    index = split_samples(config, len(whole.all))
-    parts = read | {name: whole.at(rows.tolist()) for name, rows in index.items()}
-    if not config.validation and "val" in parts:
-        parts["train"] += parts.pop("val")
-    kept = {name: parts[name] for name in PART_ORDER if name in parts}
-    return kept, index.get("val"), left_out
+    return documents.split_read(config, read)
 
 
 def _header_rows(

@@ -238,7 +238,8 @@ def _documents(config: TextConfig, packing: Packing) -> Dataset:
         for name, key in documents.separate_names(config).items()
     }
     _check_several(config, read)
-    texts, left_out = documents.split_documents(config, read)
+    found, _, left_out = documents.split_read(config, read)
+    texts = {name: some.texts for name, some in found.items()}
     before = config.learnt_reader(DocumentsReader)
     vocabulary = text_files.vocabulary_of(config, before, texts["train"], config.unit, ["end"])
     if vocabulary.end is None:
@@ -262,7 +263,7 @@ def _documents(config: TextConfig, packing: Packing) -> Dataset:
             documents.packing_row(parts["train"], len(texts["train"]), config.context),
             ("Vocabulary", str(vocabulary)),
         ],
-        left_out=left_out,
+        left_out=dict(left_out),
         val_rows=None if val is None else torch.tensor(documents.first_tokens(val)),
     )
 

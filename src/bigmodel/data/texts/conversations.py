@@ -55,6 +55,9 @@ class Conversations:
     places: list[str]
     left_out: dict[str, int] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.all)
+
     def __add__(self, more: Conversations) -> Conversations:
         return Conversations(self.all + more.all, self.places + more.places)
 

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, Self, TypeVar
 
 import torch
+from torch import Tensor
 
 from bigmodel.data.base import PART_ORDER, Dataset, PartName
 from bigmodel.data.custom_data import CustomDataConfig, resolve_path, separate_parts, split_samples
@@ -23,6 +24,20 @@ from bigmodel.spec import DataSpec, NextTokens, PackedTokens, Tokens
 
 Packing = Literal["documents", "padded"]
 """How documents fill rows: several whole ones packed into each, or one in each."""
+
+
+class Records(Protocol):
+    """What was read of a file or folder, in order; `left_out` says how many were left out, by reason."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]: ...
+    def __len__(self) -> int: ...
+    def __add__(self, more: Self) -> Self: ...
+    def at(self, index: Sequence[int]) -> Self:
+        """Those at some indices."""
+
+
+RecordsT = TypeVar("RecordsT", bound=Records)
 
 _EMPTY = "documents without text"
 
@@ -52,6 +67,16 @@ class Found:
 
     texts: list[str]
     left_out: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __add__(self, more: Self) -> Self:
+        return type(self)(self.texts + more.texts)
+
+    def at(self, index: Sequence[int]) -> Self:
+        """The documents at some indices."""
+        return type(self)([self.texts[row] for row in index])
 
 
 def read_documents(paths: Sequence[Path], key: str, layout: Layout, max_bad: int) -> Found:
@@ -97,24 +122,24 @@ def paths_of(config: TextFilesConfig, key: str, layout: Layout) -> list[Path]:
     return text_files.text_files(config, key) if layout.column is None else [resolve_path(config, key)]
 
 
-def split_documents(
-    config: CustomDataConfig, read: Mapping[PartName, Found]
-) -> tuple[dict[PartName, list[str]], dict[str, int]]:
-    """The documents of each part, those without a path of their own held out at random; and how many
-    were left out, by reason.
+def split_read(
+    config: CustomDataConfig, read: Mapping[PartName, RecordsT]
+) -> tuple[dict[PartName, RecordsT], Tensor | None, Counter[str]]:
+    """What was read for each part, where one without a path of its own is held out at random; which are
+    for validation, None if that has a path of its own; and how many were left out, by reason.
 
     Args:
-        read: the documents at `path`, and at the paths of parts that have one.
+        read: what was read at `path`, and at the paths of parts that have one.
     """
-    parts = {name: found.texts for name, found in read.items()}
-    whole, left_out = parts["train"], Counter[str]()
-    index = split_samples(config, len(whole))
-    parts |= {name: [whole[row] for row in rows.tolist()] for name, rows in index.items()}
+    whole, left_out = read["train"], Counter[str]()
     for found in read.values():
         left_out.update(found.left_out)
+    index = split_samples(config, len(whole))
+    parts = {**read, **{name: whole.at(rows.tolist()) for name, rows in index.items()}}
     if not config.validation and "val" in parts:
         parts["train"] = parts["train"] + parts.pop("val")
-    return {name: parts[name] for name in PART_ORDER if name in parts}, dict(left_out)
+    kept = {name: parts[name] for name in PART_ORDER if name in parts}
+    return kept, index.get("val"), left_out
 
 
 def separate_names(config: CustomDataConfig) -> dict[PartName, str]:
